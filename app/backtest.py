@@ -1,0 +1,69 @@
+"""Runs a pipeline over its data set without Kafka and shows what it reached: `headwater backtest`."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import msgspec
+from learning.backtest import BacktestResult, backtest
+from pipelines.definition import Pipeline
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+DEFAULT_FREEZE = {"flights": datetime(2013, 2, 1, tzinfo=UTC)}
+
+
+def freeze_ms(pipeline: Pipeline, freeze_after: datetime | None) -> int | None:
+    """The instant after which a frozen copy is scored beside, if any."""
+    when = freeze_after or DEFAULT_FREEZE.get(pipeline.name)
+    return None if when is None else int(when.timestamp() * 1000)
+
+
+def run(pipeline: Pipeline, freeze_at: int | None, console: Console) -> tuple[BacktestResult, float]:
+    """The result, and the seconds it took; a bar on the console meanwhile."""
+    if pipeline.source is None:
+        message = f"pipeline {pipeline.name} has no data set; give it one with source= in its definition"
+        raise click.ClickException(message)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    started = time.monotonic()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(f"reading {pipeline.name}")
+
+        def counted() -> Iterator[Any]:
+            for number, item in enumerate(pipeline.source(), 1):  # type: ignore[misc]  # checked above
+                if number % 2_000 == 0:
+                    stream = pipeline.events if isinstance(item, pipeline.events.struct) else pipeline.labels
+                    day = datetime.fromtimestamp(stream.time_of(item) / 1000, UTC).date()
+                    progress.update(
+                        task, description=f"{pipeline.name}: {number:,} events and labels, at {day}"
+                    )
+                yield item
+
+        result = backtest(pipeline, counted(), freeze_at=freeze_at)
+    return result, time.monotonic() - started
+
+
+def as_dict(pipeline: Pipeline, result: BacktestResult, seconds: float) -> dict[str, Any]:
+    """The result as JSON has it."""
+    values: dict[str, Any] = msgspec.to_builtins(result)
+    return {"pipeline": pipeline.name, "seconds": round(seconds, 3), **values}
+
+
+def table(pipeline: Pipeline, values: dict[str, Any]) -> Table:
+    """The result as people read it: the model, and where there is one its frozen copy beside it."""
+    counts = [f"{v:,} {k}" for k, v in values.items() if isinstance(v, int)]
+    frozen: dict[str, float] = values.get("frozen") or {}
+    shown = Table(
+        title=f"{pipeline.name}: {', '.join(counts)} in {values['seconds']:.1f} s", title_justify="left"
+    )
+    shown.add_column("metric")
+    shown.add_column("keeps learning", justify="right")
+    if frozen:
+        shown.add_column("frozen", justify="right")
+    for name, value in values["metrics"].items():
+        other = [f"{frozen[name]:.6f}" if name in frozen else ""] if frozen else []
+        shown.add_row(name, f"{value:.6f}", *other)
+    return shown

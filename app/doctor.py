@@ -1,0 +1,84 @@
+"""Looks for what is known to go wrong and says what to do about it: `headwater doctor`."""
+
+from collections.abc import AsyncIterator
+from typing import Literal
+
+import msgspec
+from aiokafka import TopicPartition
+from aiokafka.partitioner import DefaultPartitioner
+from pipelines.definition import Pipeline
+
+from app.settings import Settings
+from streaming import clients, topics
+from streaming.config import EngineConfig
+from streaming.errors import StartupError
+
+SAMPLE = 200
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing looked at."""
+
+    check: str
+    verdict: Literal["ok", "warning", "problem"]
+    message: str
+
+
+async def examine(settings: Settings, pipeline: Pipeline) -> AsyncIterator[Finding]:
+    """Findings in an order in which a problem makes the later checks pointless."""
+    config = settings.engine_config(pipeline.name)
+    yield Finding("settings", "ok", f"broker {settings.broker}, app id {config.app_id}, {config.guarantee}")
+    count = len(pipeline.feature_set.names)
+    yield Finding("pipeline", "ok", f"{pipeline.name}: {count} features, {pipeline.task}")
+    try:
+        async with topics.admin_client(config) as admin:
+            brokers = len((await admin.describe_cluster())["brokers"])
+            yield Finding("broker", "ok", f"{brokers} broker(s) answer")
+            specs = topics.topics_of(pipeline, config.app_id, config.partitions)
+            counts = await topics.partition_counts(admin, [spec.name for spec in specs])
+    except StartupError as error:
+        yield Finding("broker", "problem", str(error))
+        return
+    if settings.replication_factor > brokers:
+        remedy = f"only {brokers} broker(s); lower HEADWATER_REPLICATION_FACTOR={settings.replication_factor}"
+        yield Finding("replication", "problem", remedy)
+    found = topics.problems(specs, counts)
+    for problem in found:
+        yield Finding("topics", "problem", problem)
+    if not found:
+        yield Finding("topics", "ok", f"{len(specs)} topics, {counts[specs[0].name]} partitions")
+    for stream in (pipeline.events, pipeline.labels):
+        if stream.topic in counts:
+            yield await partitioner(config, stream.topic, counts[stream.topic])
+
+
+async def partitioner(config: EngineConfig, topic: str, partitions: int) -> Finding:
+    """Whether the records of a topic lie where murmur2 puts their keys.
+
+    A producer with another partitioner (librdkafka's default is CRC32) puts an event and its label in different
+    partitions, and then they never meet.
+    """
+    name = f"partitioner of {topic}"
+    choose, numbers = DefaultPartitioner(), list(range(partitions))
+    seen = wrong = 0
+    consumer = clients.consumer(config)
+    async with consumer:
+        tps = [TopicPartition(topic, number) for number in numbers]
+        consumer.assign(tps)
+        ends = await consumer.end_offsets(tps)
+        for tp in tps:
+            consumer.seek(tp, max(ends[tp] - SAMPLE, 0))
+        for _ in range(5):
+            for tp, records in (await consumer.getmany(timeout_ms=300)).items():
+                keyed = [record for record in records if record.key is not None]
+                seen += len(keyed)
+                wrong += sum(choose(record.key, numbers, numbers) != tp.partition for record in keyed)
+    if wrong:
+        return Finding(
+            name,
+            "problem",
+            f"{wrong} of {seen} records are not in the partition that murmur2 gives their key; set the producer's"
+            " partitioner to murmur2_random (librdkafka) or use the Java default, for events and labels alike",
+        )
+    verdict: Literal["ok", "warning"] = "ok" if seen else "warning"
+    return Finding(name, verdict, f"{seen} records looked at" if seen else "no records to look at yet")

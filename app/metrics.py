@@ -1,0 +1,69 @@
+"""Prometheus backend of the metric catalogue; `create_app` makes one and passes it to every room that measures."""
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from streaming.telemetry import CATALOGUE, PREFIX, CounterName, GaugeName, HistogramName
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class PrometheusMetrics:
+    """Holds one Prometheus metric per line of the catalogue, in a registry of its own.
+
+    >>> metrics = PrometheusMetrics()
+    >>> metrics.count("labels_total", outcome="matched")
+    >>> [line for line in metrics.exposition().decode().splitlines() if line.startswith("headwater_labels_total{")]
+    ['headwater_labels_total{outcome="matched"} 1.0']
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for name, metric in CATALOGUE.items():
+            full = PREFIX + name
+            if metric.kind == "counter":
+                self._counters[name] = Counter(full, metric.help, metric.labels, registry=self.registry)
+            elif metric.kind == "gauge":
+                self._gauges[name] = Gauge(full, metric.help, metric.labels, registry=self.registry)
+            else:
+                self._histograms[name] = Histogram(
+                    full, metric.help, metric.labels, registry=self.registry, buckets=metric.buckets
+                )
+
+    def count(self, name: CounterName, value: float = 1.0, **labels: str) -> None:
+        """Add to a counter."""
+        counter = self._counters[name]
+        (counter.labels(**labels) if labels else counter).inc(value)
+
+    def gauge(self, name: GaugeName, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        gauge = self._gauges[name]
+        (gauge.labels(**labels) if labels else gauge).set(value)
+
+    def observe(self, name: HistogramName, value: float, **labels: str) -> None:
+        """Add one observation to a histogram."""
+        histogram = self._histograms[name]
+        (histogram.labels(**labels) if labels else histogram).observe(value)
+
+    def exposition(self) -> bytes:
+        """Everything in Prometheus' text format, for `/metrics`."""
+        return generate_latest(self.registry)
+
+
+def parse(text: str) -> Mapping[str, float]:
+    r"""Samples of an exposition by `name{labels}`, without the prefix; what `status` and `demo` read.
+
+    >>> parse('# HELP x y\nheadwater_model_version 7.0\nheadwater_quality{metric="f1"} 0.5')
+    {'model_version': 7.0, 'quality{metric="f1"}': 0.5}
+    """
+    samples = {}
+    for line in text.splitlines():
+        if line.startswith(PREFIX):
+            name, _, value = line.rpartition(" ")
+            samples[name.removeprefix(PREFIX)] = float(value)
+    return samples

@@ -1,0 +1,57 @@
+"""What the command line shares: errors for people instead of tracebacks, loading the pipeline, running coroutines."""
+
+import asyncio
+import json
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+from aiokafka.errors import KafkaConnectionError, KafkaError
+from pipelines.definition import DefinitionError, Pipeline
+from pipelines.loading import load_pipeline
+from rich.console import Console
+
+from app.settings import Settings, SettingsError, load_settings
+from features import FeatureDefinitionError
+from streaming.errors import EngineError
+
+T = TypeVar("T")
+
+console = Console()
+stderr = Console(stderr=True)
+
+
+@contextmanager
+def for_people() -> Iterator[None]:
+    """Turn the errors that somebody can do something about into a message; leave bugs as they are."""
+    try:
+        yield
+    except (SettingsError, DefinitionError, FeatureDefinitionError, EngineError) as error:
+        raise click.ClickException(str(error)) from error
+    except KafkaConnectionError as error:
+        message = f"lost or never had the Kafka broker: {error}. Set HEADWATER_BROKER, or start one: headwater kafka up"
+        raise click.ClickException(message) from error
+    except KafkaError as error:
+        message = f"Kafka refused: {error!r}. `headwater doctor` says what is wrong"
+        raise click.ClickException(message) from error
+
+
+def settings_for(**overrides: Any) -> Settings:
+    """Settings from the environment and these options; an option that was not given is None."""
+    return load_settings(**{name: value for name, value in overrides.items() if value is not None})
+
+
+def pipeline_of(settings: Settings) -> Pipeline:
+    """The pipeline that the settings name."""
+    return load_pipeline(settings.pipeline)
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; Ctrl-C is the usual end of what follows a topic, so it is no error."""
+    return asyncio.run(coroutine)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2, default=str))

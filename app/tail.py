@@ -1,0 +1,69 @@
+"""Follows a pipeline's output topics as lines of JSON: `headwater tail`."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from pipelines.definition import Pipeline
+
+from streaming import clients, topics
+from streaming.config import EngineConfig
+from streaming.errors import StartupError
+
+WHAT: dict[str, Callable[[Pipeline], str]] = {
+    "predictions": lambda p: p.predictions_topic,
+    "training-log": lambda p: p.training_log_topic,
+    "drift": lambda p: p.drift_topic,
+    "dead-letters": lambda p: p.dead_letters_topic,
+}
+
+
+async def follow(config: EngineConfig, *names: str, beginning: bool, end: bool = False) -> AsyncGenerator[Any, None]:
+    """Records of these topics, without end, or up to where they end now when `end` is set."""
+    async with topics.admin_client(config) as admin:
+        missing = set(names) - set(await topics.partition_counts(admin, names))
+    if missing:
+        message = f"topic {min(missing)} does not exist; create it with `headwater topics create`"
+        raise StartupError(message)
+    offsets = "earliest" if beginning else "latest"
+    async with clients.consumer(config, *names, auto_offset_reset=offsets) as consumer:
+        ends = await consumer.end_offsets(consumer.assignment()) if end else {}
+        while True:
+            batches = await consumer.getmany(timeout_ms=200)
+            for tp, records in batches.items():
+                for record in records:
+                    if not end or record.offset < ends[tp]:
+                        yield record
+            if end and all([await consumer.position(tp) >= offset for tp, offset in ends.items()]):
+                return
+
+
+def as_line(record: Any) -> dict[str, Any]:
+    """A record as JSON has it; bytes that are not JSON are shown as text."""
+    try:
+        value: Any = msgspec.json.decode(record.value or b"null")
+    except msgspec.DecodeError:
+        value = record.value.decode(errors="replace")
+    line = {"partition": record.partition, "offset": record.offset, "value": value}
+    if record.headers:
+        line["headers"] = {name: data.decode(errors="replace") for name, data in record.headers}
+    return line
+
+
+async def tail(
+    config: EngineConfig,
+    topic: str,
+    show: Callable[[dict[str, Any]], None],
+    *,
+    beginning: bool,
+    limit: int | None,
+) -> None:
+    """Show records one by one until the limit or Ctrl-C."""
+    shown = 0
+    async with aclosing(follow(config, topic, beginning=beginning)) as records:
+        async for record in records:
+            show(as_line(record))
+            shown += 1
+            if shown == limit:
+                return

@@ -1,0 +1,44 @@
+"""aiokafka clients as the engine wants them: one place for timeouts, sizes, isolation and security."""
+
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from streaming.config import EngineConfig
+
+REQUEST_TIMEOUT_MS = 30_000
+MAX_BATCH_BYTES = 900_000  # below the broker's default message.max.bytes of 1,048,588
+MAX_REQUEST_BYTES = 4_000_000  # a dead letter carries a record of any size that the broker accepted
+
+
+def producer(config: EngineConfig, transactional_id: str | None = None) -> AIOKafkaProducer:
+    """A producer that waits for all replicas; transactional when an id is given."""
+    extra: dict[str, Any] = {}
+    if transactional_id is not None:
+        extra = {
+            "transactional_id": transactional_id,
+            "transaction_timeout_ms": config.transaction_timeout_ms,
+            "enable_idempotence": True,
+        }
+    return AIOKafkaProducer(
+        bootstrap_servers=config.bootstrap,
+        acks="all",
+        max_batch_size=MAX_BATCH_BYTES,
+        max_request_size=MAX_REQUEST_BYTES,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        **extra,
+        **config.security,
+    )
+
+
+def consumer(config: EngineConfig, *topics: str, **extra: Any) -> AIOKafkaConsumer:
+    """A consumer outside any group that sees committed records only."""
+    options: dict[str, Any] = {
+        "isolation_level": "read_committed",
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "max_partition_fetch_bytes": 4_000_000,
+        "fetch_max_wait_ms": 100,
+        **extra,
+    }
+    return AIOKafkaConsumer(*topics, bootstrap_servers=config.bootstrap, **options, **config.security)

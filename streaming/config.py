@@ -1,0 +1,27 @@
+"""What the engine needs to be told, in one frozen record; built by `app.settings`."""
+
+from typing import Any, Literal
+
+import msgspec
+
+Guarantee = Literal["exactly_once", "at_least_once"]
+Predictions = Literal["transactional", "immediate"]
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Configuration of the engine. Durations in seconds unless the name says otherwise."""
+
+    bootstrap: str
+    app_id: str
+    guarantee: Guarantee = "exactly_once"
+    predictions: Predictions = "transactional"
+    checkpoint_interval: float = 0.5
+    chunk: int = 500
+    session_timeout: float = 10.0
+    max_ahead_ms: int = 86_400_000
+    max_bytes: int = 1_000_000
+    dead_letter_limit: float = 0.5
+    transaction_timeout_ms: int = 15_000
+    replication_factor: int = 1
+    partitions: int = 4
+    security: dict[str, Any] = {}

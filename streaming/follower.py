@@ -1,0 +1,69 @@
+"""The training-log follower: every worker reads the whole log, outside the group, and feeds the learn agent."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiokafka import ConsumerRecord, TopicPartition
+
+from streaming import clients
+from streaming.config import EngineConfig
+
+
+class Lesson(msgspec.Struct, frozen=True):
+    """A run of training-log records and the position that follows them (markers included)."""
+
+    records: list["ConsumerRecord[Any, Any]"]
+    position: int
+    end: int
+
+
+class Follower:
+    """Reads the log from its beginning, without end, and hands lessons to a sink.
+
+    The fold's place is kept by `applied`, which the learn agent calls; `wait_for` lets recovery wait until the
+    model is as new as the log is.
+    """
+
+    def __init__(self, config: EngineConfig, topic: str, sink: Callable[[Lesson], Awaitable[None]]) -> None:
+        self._config = config
+        self._tp = TopicPartition(topic, 0)
+        self._sink = sink
+        self._applied = -1
+        self._moved = asyncio.Condition()
+
+    @property
+    def position(self) -> int:
+        """The log position up to which the model has learned."""
+        return max(self._applied, 0)
+
+    async def applied(self, position: int) -> None:
+        """Say that everything before this log position has been learned."""
+        async with self._moved:
+            self._applied = max(self._applied, position)
+            self._moved.notify_all()
+
+    async def wait_for(self, position: int) -> None:
+        """Wait until everything before this log position has been learned."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._applied >= position)
+
+    async def run(self) -> None:
+        """Follow the log until cancelled."""
+        consumer = clients.consumer(self._config)
+        await consumer.start()
+        try:
+            consumer.assign([self._tp])
+            await consumer.seek_to_beginning(self._tp)
+            delivered = -1
+            while True:
+                batches = await consumer.getmany(timeout_ms=200, max_records=self._config.chunk)
+                records = batches.get(self._tp, [])
+                position = await consumer.position(self._tp)
+                if records or position > delivered:
+                    delivered = position
+                    end = consumer.highwater(self._tp) or position
+                    await self._sink(Lesson(list(records), position, end))
+        finally:
+            await consumer.stop()

@@ -1,0 +1,193 @@
+"""The catalogue of metrics, and the door through which every room counts.
+
+A name that is not in a `Literal` here does not type-check, and docs/metrics.md is generated from `CATALOGUE`.
+`app.metrics` sends them to Prometheus; tests use `RecordingMetrics`.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, Protocol, get_args
+
+import msgspec
+
+PREFIX = "headwater_"
+
+CounterName = Literal[
+    "events_total",
+    "predictions_total",
+    "labels_total",
+    "duplicate_events_total",
+    "late_events_total",
+    "training_examples_total",
+    "model_errors_total",
+    "drift_total",
+    "dead_letters_total",
+]
+GaugeName = Literal["model_version", "model_lag", "quality", "consumer_lag", "recovery_seconds"]
+HistogramName = Literal["label_delay_seconds", "checkpoint_seconds"]
+MetricName = CounterName | GaugeName | HistogramName
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+SECONDS_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+SECONDS_LONG = (
+    1.0,
+    10.0,
+    60.0,
+    600.0,
+    3_600.0,
+    10_800.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    259_200.0,
+    604_800.0,
+    2_592_000.0,
+)
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One line of the catalogue.
+
+    Attributes:
+        kind: counter, gauge or histogram.
+        help: what it says, and what to do about it where there is something to do.
+        labels: names of its labels.
+        values: for each label, what bounds its set of values.
+        buckets: upper bounds, for histograms.
+    """
+
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+CATALOGUE: Mapping[MetricName, Metric] = {
+    "events_total": Metric("counter", "Event records read, whatever became of them."),
+    "predictions_total": Metric("counter", "Predictions made."),
+    "labels_total": Metric(
+        "counter",
+        "Labels and expiries by what became of them. Many `orphan`: labels come for events that never did, or"
+        " the horizon is too short. Many `late`: the horizon is too short.",
+        ("outcome",),
+        ("matched, early, duplicate, corrected, late, expired, orphan",),
+    ),
+    "duplicate_events_total": Metric(
+        "counter", "Events dropped because their id was already pending or resolved."
+    ),
+    "late_events_total": Metric(
+        "counter", "Events scored but older than some window reaches, so not added to it."
+    ),
+    "training_examples_total": Metric("counter", "Examples the model of this worker has learned."),
+    "model_errors_total": Metric(
+        "counter", "Examples on which the model raised; the model was kept as it was before. Should stay 0."
+    ),
+    "drift_total": Metric("counter", "Drift detections.", ("signal",), ("the pipeline's monitors",)),
+    "dead_letters_total": Metric(
+        "counter",
+        "Records that could not be used and went to the dead letters, by reason. Read them with"
+        " `headwater tail dead-letters`.",
+        ("reason",),
+        ("learning.intake.DeadLetterReason",),
+    ),
+    "model_version": Metric("gauge", "Version of the model that scores now: an offset in the training log."),
+    "model_lag": Metric(
+        "gauge",
+        "Training-log records this worker has not learned yet. Growing: one core cannot learn that fast.",
+    ),
+    "quality": Metric(
+        "gauge",
+        "Prequential quality (predicted before learned), only on the worker that owns the training log.",
+        ("metric",),
+        ("learning.watch.Watch.report",),
+    ),
+    "consumer_lag": Metric(
+        "gauge",
+        "Records of a source partition not processed yet. Growing on all: add workers; on one: a hot key.",
+        ("topic", "partition"),
+        ("events and labels topic", "partitions this worker owns"),
+    ),
+    "recovery_seconds": Metric("gauge", "How long the last recovery of assigned partitions took."),
+    "label_delay_seconds": Metric(
+        "histogram", "Event time of the label minus event time of its event.", buckets=SECONDS_LONG
+    ),
+    "checkpoint_seconds": Metric(
+        "histogram", "Duration of a checkpoint, from its cut to its commit.", buckets=SECONDS_SHORT
+    ),
+}
+
+
+class Metrics(Protocol):
+    """Where measurements go. Calls never block, never raise and never await."""
+
+    def count(self, name: CounterName, value: float = 1.0, **labels: str) -> None:
+        """Add to a counter."""
+
+    def gauge(self, name: GaugeName, value: float, **labels: str) -> None:
+        """Set a gauge."""
+
+    def observe(self, name: HistogramName, value: float, **labels: str) -> None:
+        """Add one observation to a histogram."""
+
+
+class NullMetrics:
+    """Metrics for whoever does not measure."""
+
+    def count(self, name: CounterName, value: float = 1.0, **labels: str) -> None:
+        """Do nothing."""
+
+    def gauge(self, name: GaugeName, value: float, **labels: str) -> None:
+        """Do nothing."""
+
+    def observe(self, name: HistogramName, value: float, **labels: str) -> None:
+        """Do nothing."""
+
+
+Sample = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class RecordingMetrics:
+    """A double that remembers everything and refuses what the catalogue does not know.
+
+    >>> metrics = RecordingMetrics()
+    >>> metrics.count("labels_total", outcome="matched")
+    >>> metrics.count("labels_total", 2, outcome="matched")
+    >>> metrics.value("labels_total", outcome="matched")
+    3.0
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[Sample, float] = {}
+        self.observations: dict[Sample, list[float]] = {}
+
+    def count(self, name: CounterName, value: float = 1.0, **labels: str) -> None:
+        """Add to a counter."""
+        sample = self._sample(name, "counter", labels)
+        self.values[sample] = self.values.get(sample, 0.0) + value
+
+    def gauge(self, name: GaugeName, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        self.values[self._sample(name, "gauge", labels)] = value
+
+    def observe(self, name: HistogramName, value: float, **labels: str) -> None:
+        """Add one observation to a histogram."""
+        self.observations.setdefault(self._sample(name, "histogram", labels), []).append(value)
+
+    def value(self, name: CounterName | GaugeName, **labels: str) -> float:
+        """What a counter or gauge stands at; 0.0 where nothing was recorded."""
+        return self.values.get((name, tuple(sorted(labels.items()))), 0.0)
+
+    def _sample(self, name: MetricName, kind: Kind, labels: Mapping[str, str]) -> Sample:
+        metric = CATALOGUE[name]
+        if metric.kind != kind or set(metric.labels) != set(labels):
+            message = (
+                f"{name} is a {metric.kind} with labels {metric.labels}, got a {kind} with {tuple(labels)}"
+            )
+            raise ValueError(message)
+        return name, tuple(sorted(labels.items()))
+
+
+COUNTERS: tuple[CounterName, ...] = get_args(CounterName)
+GAUGES: tuple[GaugeName, ...] = get_args(GaugeName)
+HISTOGRAMS: tuple[HistogramName, ...] = get_args(HistogramName)

@@ -1,0 +1,181 @@
+"""The topics of a pipeline: which there are (pure), creating the missing ones, and checking those that exist.
+
+Used by `headwater topics`, `doctor`, `demo` and by the worker at its start.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaConnectionError, KafkaError
+
+from streaming.config import EngineConfig
+from streaming.errors import StartupError
+
+if TYPE_CHECKING:
+    from pipelines.definition import Pipeline
+
+ALREADY_EXISTS = 36
+UNKNOWN_TOPIC = 3
+NOT_PERMITTED = {29, 31}  # topic and cluster authorization failed
+# Replayed records carry the time of their event, so by Kafka's default of seven days they would be gone at once.
+UNCLEANED = {"cleanup.policy": "delete", "retention.ms": "-1"}
+COMPACTED = {"cleanup.policy": "compact"}
+
+
+class TopicSpec(msgspec.Struct, frozen=True):
+    """A topic as it should be.
+
+    Attributes:
+        name: the topic's name.
+        partitions: how many partitions it gets when it is created.
+        config: topic configuration for its creation.
+        as_events: whether it must have as many partitions as the events topic has.
+        about: what is in it, for people.
+    """
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = {}
+    as_events: bool = True
+    about: str = ""
+
+
+def topics_of(pipeline: "Pipeline", app_id: str, partitions: int) -> tuple[TopicSpec, ...]:
+    """Every topic of a pipeline; the events topic is first and the labels topic second."""
+    return (
+        TopicSpec(pipeline.events.topic, partitions, UNCLEANED, about="events"),
+        TopicSpec(pipeline.labels.topic, partitions, UNCLEANED, about="labels"),
+        TopicSpec(pipeline.predictions_topic, partitions, about="predictions"),
+        TopicSpec(pipeline.dead_letters_topic, partitions, about="records that could not be used"),
+        TopicSpec(pipeline.training_log_topic, 1, UNCLEANED, as_events=False, about="the training log"),
+        TopicSpec(pipeline.drift_topic, 1, as_events=False, about="drift events"),
+        TopicSpec(f"{app_id}-profiles-changelog", partitions, COMPACTED, about="state of profiles"),
+        TopicSpec(f"{app_id}-pending-changelog", partitions, COMPACTED, about="state of pending labels"),
+        TopicSpec(f"{app_id}-monitors-changelog", 1, COMPACTED, as_events=False, about="state of monitors"),
+    )
+
+
+@asynccontextmanager
+async def admin_client(config: EngineConfig) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A connected admin client. Raises StartupError when the broker cannot be reached."""
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=config.bootstrap, request_timeout_ms=15_000, **config.security
+    )
+    try:
+        await admin.start()
+    except (KafkaError, OSError) as error:
+        await admin.close()
+        raise unreachable(config, error) from error
+    try:
+        yield admin
+    except KafkaConnectionError as error:
+        raise unreachable(config, error) from error
+    finally:
+        await admin.close()
+
+
+def unreachable(config: EngineConfig, error: BaseException) -> StartupError:
+    """The error for a broker that does not answer."""
+    return StartupError(
+        f"no Kafka broker answers at {config.bootstrap} ({error or type(error).__name__}). "
+        "Start one (`headwater kafka up` runs a local one), or set HEADWATER_BROKER and, for a secured broker,"
+        " HEADWATER_SECURITY_PROTOCOL and HEADWATER_SASL_*."
+    )
+
+
+async def partition_counts(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
+    """How many partitions each of the named topics has; topics that do not exist are left out."""
+    wanted = set(names)
+    # Describing a topic by name may create it (auto.create.topics.enable), so the broker's whole list comes first.
+    existing = sorted(wanted & set(await admin.list_topics()))
+    described: list[dict[str, Any]] = await admin.describe_topics(existing) if existing else []
+    return {t["topic"]: len(t["partitions"]) for t in described if not t["error_code"]}
+
+
+def problems(specs: Sequence[TopicSpec], counts: Mapping[str, int]) -> list[str]:
+    """What is wrong with the topics as they are, each with its remedy. Pure.
+
+    >>> specs = [TopicSpec("events", 4), TopicSpec("labels", 4)]
+    >>> problems(specs, {"events": 4, "labels": 4})
+    []
+    >>> problems(specs, {"events": 4, "labels": 3})[0].split(";")[0]
+    'topic labels has 3 partitions, but its events topic events has 4'
+    """
+    found = [
+        f"topic {spec.name} ({spec.about}) does not exist; create it with `headwater topics create`"
+        for spec in specs
+        if spec.name not in counts
+    ]
+    events = specs[0]
+    for spec in specs:
+        count = counts.get(spec.name)
+        if count is None:
+            continue
+        if spec.as_events and events.name in counts and count != counts[events.name]:
+            found.append(
+                f"topic {spec.name} has {count} partitions, but its events topic {events.name} has"
+                f" {counts[events.name]}; they must agree, so that an event, its label and its state meet in one"
+                f" partition. Add partitions to the smaller, or delete {spec.name} and run `headwater topics create`"
+            )
+        elif not spec.as_events and count != spec.partitions:
+            found.append(
+                f"topic {spec.name} has {count} partitions, expected {spec.partitions}, because it is one ordered log;"
+                " delete it, or choose another HEADWATER_APP_ID or pipeline name"
+            )
+    return found
+
+
+async def check(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> int:
+    """Check every topic. Returns the events topic's partition count. Raises StartupError with all problems."""
+    counts = await partition_counts(admin, [spec.name for spec in specs])
+    found = problems(specs, counts)
+    if found:
+        raise StartupError("\n".join(found))
+    return counts[specs[0].name]
+
+
+async def ensure(
+    admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], replication_factor: int
+) -> tuple[TopicSpec, ...]:
+    """Create what is missing, then check everything. Returns the topics created.
+
+    A user's events topic that exists already decides the number of partitions of all that follow it.
+    """
+    counts = await partition_counts(admin, [spec.name for spec in specs])
+    partitions = counts.get(specs[0].name, counts.get(specs[1].name, specs[0].partitions))
+    missing = tuple(
+        msgspec.structs.replace(spec, partitions=partitions if spec.as_events else spec.partitions)
+        for spec in specs
+        if spec.name not in counts
+    )
+    if missing:
+        response = await admin.create_topics(
+            [
+                NewTopic(s.name, s.partitions, replication_factor, topic_configs=dict(s.config))
+                for s in missing
+            ]
+        )
+        for name, code, *message in response.topic_errors:
+            if code not in (0, ALREADY_EXISTS):
+                raise _cannot_create(name, code, message[0] if message else None)
+        missing_now = {spec.name: spec.partitions for spec in missing}
+        counts = {**counts, **missing_now}
+    found = problems(specs, counts)
+    if found:
+        raise StartupError("\n".join(found))
+    return missing
+
+
+def _cannot_create(name: str, code: int, message: str | None) -> StartupError:
+    if code in NOT_PERMITTED:
+        return StartupError(
+            f"topic {name} does not exist and this user may not create it; have an operator create it"
+            " (`headwater topics create` as a user with the Create permission; docs/topics.md lists them)"
+        )
+    return StartupError(
+        f"topic {name} could not be created: Kafka error {code} {message or ''}. Replication needs as many brokers as"
+        " HEADWATER_REPLICATION_FACTOR says"
+    )

@@ -1,0 +1,135 @@
+"""A unit: one partition number of a co-partitioned topic group, the grain of ownership and of checkpoints.
+
+Agents write to it record by record; the engine opens, cuts and closes it. It never talks to Kafka.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from aiokafka import ConsumerRecord, TopicPartition
+
+from streaming.state import StatePartition
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One record to be written by the next checkpoint of a unit."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """Records of one partition in offset order, as they reach an agent.
+
+    Attributes:
+        tp: the source partition.
+        base: the offset that followed the last record delivered before this chunk.
+        end: the partition's end offset when the chunk was fetched, or -1 when unknown.
+        records: the raw records.
+    """
+
+    tp: TopicPartition
+    base: int
+    end: int
+    records: Sequence["ConsumerRecord[Any, Any]"]
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """All that one checkpoint makes durable, taken without an await: one consistent instant of the unit."""
+
+    outputs: Mapping[TopicPartition, Sequence[Output]]
+    offsets: Mapping[TopicPartition, int]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not self.outputs and not self.offsets
+
+
+class Unit:
+    """State, progress and buffered outputs of one owned partition number.
+
+    Life: opened by recovery, closed on revocation. Closed, it refuses records, so that a batch that is still
+    in an agent's hands cannot write to a partition that somebody else owns by now.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        partition: int,
+        state: Mapping[str, StatePartition[Any]],
+        offsets: Mapping[TopicPartition, int],
+    ) -> None:
+        self.group = group
+        self.partition = partition
+        self.state = state
+        self.open = True
+        self.ends: dict[TopicPartition, int] = dict.fromkeys(offsets, -1)
+        self._marks = dict(offsets)
+        self._committed = dict(offsets)
+        self._outputs: dict[TopicPartition, list[Output]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Unit {self.group}-{self.partition} {'open' if self.open else 'closed'}>"
+
+    @property
+    def marks(self) -> Mapping[TopicPartition, int]:
+        """The offset after the last finished record, per source partition."""
+        return self._marks
+
+    def take(self, chunk: Chunk) -> Sequence["ConsumerRecord[Any, Any]"] | None:
+        """The records of the chunk that are still to be done, or None when the chunk does not follow.
+
+        Marks are contiguous: a chunk that begins after the mark would skip records, so it is refused as a whole
+        and must be fetched again.
+        """
+        mark = self._marks.get(chunk.tp)
+        if not self.open or mark is None or chunk.base > mark:
+            return None
+        self.ends[chunk.tp] = max(self.ends[chunk.tp], chunk.end)
+        if chunk.base == mark:
+            return chunk.records
+        return [record for record in chunk.records if record.offset >= mark]
+
+    def mark(self, tp: TopicPartition, offset: int) -> None:
+        """Say that the record at this offset and all before it are finished."""
+        self._marks[tp] = offset + 1
+
+    def behind(self, topic: str) -> bool:
+        """Whether records of this source topic are known to be still unread.
+
+        A transaction marker takes up the last offset of a partition and is never delivered, so a distance of
+        one counts as caught up.
+        """
+        return any(self.ends[tp] - mark > 1 for tp, mark in self._marks.items() if tp.topic == topic)
+
+    def emit(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers = ()
+    ) -> None:
+        """Buffer a record for the next checkpoint."""
+        tp = TopicPartition(topic, partition)
+        self._outputs.setdefault(tp, []).append(Output(key, value, headers))
+
+    def cut(self) -> Cut:
+        """Take the buffered outputs, the dirty state and the offsets that belong to them. Never awaits.
+
+        Records are marked one by one with no await between a record's effects and its mark, so whatever is
+        in memory now belongs exactly to the records before the marks.
+        """
+        outputs: dict[TopicPartition, Sequence[Output]] = dict(self._outputs)
+        self._outputs = {}
+        for part in self.state.values():
+            changed = part.take_changes()
+            if changed:
+                outputs[TopicPartition(part.topic, self.partition)] = changed
+        offsets = {tp: mark for tp, mark in self._marks.items() if mark != self._committed[tp]}
+        self._committed.update(offsets)
+        return Cut(outputs, offsets)
+
+    def close(self) -> None:
+        """Refuse every further record."""
+        self.open = False
