@@ -1,0 +1,89 @@
+"""The Faust application with the engine in place of Faust's consumer, conductor, commit and recovery."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import faust
+from aiokafka import TopicPartition
+from faust.types import TP
+
+from streaming.checkpoint import Step, no_step
+from streaming.config import EngineConfig
+from streaming.engine import Engine
+from streaming.telemetry import Metrics
+from streaming.transport import Transport
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILED = 70
+
+
+class StreamApp(faust.App):
+    """A Faust app whose rebalances open and close units."""
+
+    def __init__(
+        self, config: EngineConfig, *, log_topic: str, metrics: Metrics, step: Step = no_step, **options: Any
+    ) -> None:
+        self.engine = Engine(config, log_topic=log_topic, metrics=metrics, fatal=self.fail, step=step)
+        session = config.session_timeout
+        super().__init__(
+            config.app_id,
+            broker="kafka://" + ";kafka://".join(config.bootstrap.split(",")),
+            value_serializer="raw",
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            table_standby_replicas=0,
+            recovery_consistency_check=False,
+            broker_session_timeout=session,
+            broker_heartbeat_interval=session / 4,
+            broker_rebalance_timeout=max(30.0, session),
+            broker_request_timeout=max(30.0, session),
+            broker_max_poll_interval=180.0,
+            stream_recovery_delay=0.0,
+            web_in_thread=False,
+            **options,
+        )
+
+    def _new_transport(self) -> Any:
+        return Transport(self.conf.broker_consumer, self)
+
+    async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
+        try:
+            await self.engine.close(save=not self.crashed)
+        except Exception as exc:  # noqa: BLE001  # whatever it is, the worker must not go on with this memory
+            await self.fail(exc)
+        await super()._on_partitions_revoked(revoked)
+
+    async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        try:
+            await self.engine.open({(tp.topic, tp.partition) for tp in assigned}, self._commit)
+        except Exception as exc:  # noqa: BLE001  # a half-open engine must not be fed
+            await self.fail(exc)
+            return
+        await super()._on_partitions_assigned(assigned, generation_id)
+
+    async def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit through the group member, so that a member of an old generation is refused."""
+        thread: Any = self.consumer._thread  # type: ignore[attr-defined]
+        await thread.call_thread(thread._ensure_consumer().commit, dict(offsets))
+
+    async def on_stop(self) -> None:
+        """Last checkpoint before the consumer leaves the group."""
+        try:
+            await self.engine.close(save=not self.crashed)
+        except Exception:
+            log.exception("the last checkpoint failed; what it held will be done again")
+        await super().on_stop()
+        await self.engine.stop()
+
+    async def fail(self, exc: BaseException) -> None:
+        """End the worker: nothing in memory may be trusted any more."""
+        log.critical("the worker ends: %s", exc, exc_info=exc)
+        for unit in self.engine.units():
+            unit.close()
+        # A clean stop needs the broker; if it takes too long, end all the same.
+        asyncio.get_running_loop().call_later(10.0, os._exit, EXIT_FAILED)
+        await self.crash(exc)
