@@ -37,9 +37,7 @@ def run(pipeline: Pipeline, freeze_at: int | None, console: Console) -> tuple[Ba
                 if number % 2_000 == 0:
                     stream = pipeline.events if isinstance(item, pipeline.events.struct) else pipeline.labels
                     day = datetime.fromtimestamp(stream.time_of(item) / 1000, UTC).date()
-                    progress.update(
-                        task, description=f"{pipeline.name}: {number:,} events and labels, at {day}"
-                    )
+                    progress.update(task, description=f"{pipeline.name}: {number:,} events and labels, at {day}")
                 yield item
 
         result = backtest(pipeline, counted(), freeze_at=freeze_at)
@@ -56,9 +54,7 @@ def table(pipeline: Pipeline, values: dict[str, Any]) -> Table:
     """The result as people read it: the model, and where there is one its frozen copy beside it."""
     counts = [f"{v:,} {k}" for k, v in values.items() if isinstance(v, int)]
     frozen: dict[str, float] = values.get("frozen") or {}
-    shown = Table(
-        title=f"{pipeline.name}: {', '.join(counts)} in {values['seconds']:.1f} s", title_justify="left"
-    )
+    shown = Table(title=f"{pipeline.name}: {', '.join(counts)} in {values['seconds']:.1f} s", title_justify="left")
     shown.add_column("metric")
     shown.add_column("keeps learning", justify="right")
     if frozen:

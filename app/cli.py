@@ -21,14 +21,10 @@ from app.settings import Settings
 from streaming import topics as topic_room
 from streaming.config import EngineConfig
 
-pipeline_option = click.option(
-    "--pipeline", help="Built-in name or package.module:name [HEADWATER_PIPELINE]."
-)
+pipeline_option = click.option("--pipeline", help="Built-in name or package.module:name [HEADWATER_PIPELINE].")
 broker_option = click.option("--broker", help="Kafka bootstrap servers [HEADWATER_BROKER].")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-end_with_option = click.option(
-    "--end-with", type=int, hidden=True, help="End when this parent process is gone."
-)
+end_with_option = click.option("--end-with", type=int, hidden=True, help="End when this parent process is gone.")
 
 
 class People(click.Group):
@@ -75,9 +71,7 @@ def worker(pipeline: str | None, broker: str | None, web_port: int | None, end_w
 
 @main.command()
 @click.argument("name", required=False)
-@click.option(
-    "--freeze-after", type=click.DateTime(["%Y-%m-%d"]), help="Show a copy frozen after this UTC day."
-)
+@click.option("--freeze-after", type=click.DateTime(["%Y-%m-%d"]), help="Show a copy frozen after this UTC day.")
 @json_option
 def backtest(name: str | None, freeze_after: datetime | None, as_json: bool) -> None:
     """Run pipeline NAME over its data set without Kafka, and show what it reached."""
@@ -162,9 +156,7 @@ def _checked(pipeline: Any, config: EngineConfig) -> int:
 @broker_option
 @click.option("--from-beginning", is_flag=True, help="Everything there is, not only what comes.")
 @click.option("--limit", type=click.IntRange(1), help="End after so many records.")
-def tail(
-    what: str, pipeline: str | None, broker: str | None, from_beginning: bool, limit: int | None
-) -> None:
+def tail(what: str, pipeline: str | None, broker: str | None, from_beginning: bool, limit: int | None) -> None:
     """Follow predictions, training-log, drift or dead-letters, one JSON document a line, until Ctrl-C."""
     import json  # noqa: PLC0415
 
@@ -269,9 +261,7 @@ def status(pipeline: str | None, broker: str | None, as_json: bool) -> None:
         for name, value in values["metrics"].items():
             console.print(f"{name} {value:g}", markup=False)
     else:
-        console.print(
-            f"no worker answers at {values['worker']['url']} (HEADWATER_WEB_HOST, HEADWATER_WEB_PORT)"
-        )
+        console.print(f"no worker answers at {values['worker']['url']} (HEADWATER_WEB_HOST, HEADWATER_WEB_PORT)")
 
 
 @main.group()

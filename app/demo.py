@@ -90,14 +90,10 @@ class Board:
         q = self.quality
         if self.pipeline.task in ("binary", "anomaly"):
             since = "online_since_frozen_roc_auc"
-            shown.add_row(
-                "ROC AUC", q("roc_auc"), q("rolling_roc_auc"), q("frozen_roc_auc"), q(since), "0.5000"
-            )
+            shown.add_row("ROC AUC", q("roc_auc"), q("rolling_roc_auc"), q("frozen_roc_auc"), q(since), "0.5000")
             since = "online_since_frozen_log_loss"
             base = q("base_rate_log_loss")
-            shown.add_row(
-                "log loss", q("log_loss"), q("rolling_log_loss"), q("frozen_log_loss"), q(since), base
-            )
+            shown.add_row("log loss", q("log_loss"), q("rolling_log_loss"), q("frozen_log_loss"), q(since), base)
         else:
             for name in ("accuracy", "log_loss") if self.pipeline.task == "multiclass" else ("mae", "rmse"):
                 shown.add_row(name, q(name), q(f"rolling_{name}"), q(f"frozen_{name}"), "-", "-")
@@ -129,8 +125,7 @@ class Board:
         if not self.drifts:
             return Text("drift: none so far", style="dim")
         lines = [
-            f"drift: {d.signal} by {d.detector} at version {d.version:,}, value {d.value:.4g}"
-            for d in self.drifts
+            f"drift: {d.signal} by {d.detector} at version {d.version:,}, value {d.value:.4g}" for d in self.drifts
         ]
         return Text("\n".join(lines), style="yellow")
 
@@ -188,9 +183,7 @@ async def watch(
                 for name, (process, log) in processes.items():
                     if process.poll() not in (None, 0) or (name == "worker" and process.poll() == 0):
                         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                        message = (
-                            f"the {name} ended with exit code {process.returncode}; its last lines:\n{tail}"
-                        )
+                        message = f"the {name} ended with exit code {process.returncode}; its last lines:\n{tail}"
                         raise click.ClickException(message)
                 for task in tasks:
                     if task.done():

@@ -35,9 +35,7 @@ def metrics_page() -> str:
         "|---|---|---|---|",
     ]
     for name, metric in CATALOGUE.items():
-        labels = "; ".join(
-            f"`{label}`: {bound}" for label, bound in zip(metric.labels, metric.values, strict=True)
-        )
+        labels = "; ".join(f"`{label}`: {bound}" for label, bound in zip(metric.labels, metric.values, strict=True))
         lines.append(f"| `{PREFIX}{name}` | {metric.kind} | {labels} | {metric.help} |")
     lines += ["", "Reasons of dead letters: " + ", ".join(f"`{reason}`" for reason in reasons()) + "."]
     return "\n".join(lines) + "\n"
@@ -64,9 +62,7 @@ def settings_page() -> str:
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None or isinstance(field.default, SecretStr) else str(field.default)
         shown = f"`{default}`" if default else ""
-        lines.append(
-            f"| `{SETTING}{name.upper()}` | {shown} | {_type(field.annotation)} | {field.description} |"
-        )
+        lines.append(f"| `{SETTING}{name.upper()}` | {shown} | {_type(field.annotation)} | {field.description} |")
     lines += [
         "",
         "`HEADWATER_TEST_*` belong to the tests, `HEADWATER_DATA` is the folder of optional data streams and"

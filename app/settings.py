@@ -30,12 +30,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    broker: str = Field(
-        "localhost:9092", min_length=1, description="Kafka bootstrap servers, `host:port[,host:port]`."
-    )
-    pipeline: str = Field(
-        "flights", min_length=1, description="Pipeline: a built-in name, or `package.module:name`."
-    )
+    broker: str = Field("localhost:9092", min_length=1, description="Kafka bootstrap servers, `host:port[,host:port]`.")
+    pipeline: str = Field("flights", min_length=1, description="Pipeline: a built-in name, or `package.module:name`.")
     app_id: str = Field(
         "",
         pattern=r"^[A-Za-z0-9._-]*$",
@@ -50,9 +46,7 @@ class Settings(BaseSettings):
         description="`transactional`: visible at the checkpoint. `immediate`: at once, may repeat.",
     )
     checkpoint_interval: float = Field(0.5, gt=0, le=60, description="Seconds between checkpoints of a unit.")
-    chunk: int = Field(
-        500, ge=1, le=100_000, description="Most records of one partition handed to an agent at once."
-    )
+    chunk: int = Field(500, ge=1, le=100_000, description="Most records of one partition handed to an agent at once.")
     partitions: int = Field(
         4, ge=1, le=10_000, description="Partitions of the topics that `headwater topics create` creates."
     )
@@ -73,9 +67,7 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds an event may be ahead of its Kafka timestamp; more is a dead letter.",
     )
-    max_bytes: int = Field(
-        1_000_000, ge=1, description="Largest value in bytes; a larger one is a dead letter."
-    )
+    max_bytes: int = Field(1_000_000, ge=1, description="Largest value in bytes; a larger one is a dead letter.")
     dead_letter_limit: float = Field(
         0.5,
         ge=0,
@@ -86,9 +78,7 @@ class Settings(BaseSettings):
         "127.0.0.1", min_length=1, description="Address the worker's web server (`/metrics`) listens on."
     )
     web_port: int = Field(6066, ge=0, le=65_535, description="Port of the worker's web server.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least level that is logged."
-    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How to talk to the broker."
     )
@@ -97,9 +87,7 @@ class Settings(BaseSettings):
     )
     sasl_username: str = Field("", description="SASL user name.")
     sasl_password: SecretStr = Field(SecretStr(""), description="SASL password. Never printed.")
-    ssl_ca_file: Path | None = Field(
-        None, description="PEM file of certificate authorities. Unset: the system's."
-    )
+    ssl_ca_file: Path | None = Field(None, description="PEM file of certificate authorities. Unset: the system's.")
     data_dir: Path = Field(
         Path(".headwater"),
         description="Folder for the worker's own files. State is not among them: it is in Kafka.",
@@ -153,17 +141,10 @@ def refuse_unknown(environ: Mapping[str, str]) -> None:
     known = known_names()
     for name in sorted(environ):
         upper = name.upper()
-        if (
-            not upper.startswith(PREFIX)
-            or upper in known
-            or upper in FOREIGN
-            or upper.startswith(FOREIGN_PREFIX)
-        ):
+        if not upper.startswith(PREFIX) or upper in known or upper in FOREIGN or upper.startswith(FOREIGN_PREFIX):
             continue
         near = difflib.get_close_matches(upper, known, n=1, cutoff=0.0)
-        message = (
-            f"unknown setting {name}; did you mean {near[0]}? Rename or unset it; docs/settings.md has all."
-        )
+        message = f"unknown setting {name}; did you mean {near[0]}? Rename or unset it; docs/settings.md has all."
         raise SettingsError(message)
 
 

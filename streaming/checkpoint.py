@@ -29,10 +29,7 @@ async def send_batches(
     futures = []
     batch = producer.create_batch()
     for record in records:
-        while (
-            batch.append(key=record.key, value=record.value, timestamp=None, headers=list(record.headers))
-            is None
-        ):
+        while batch.append(key=record.key, value=record.value, timestamp=None, headers=list(record.headers)) is None:
             futures.append(await producer.send_batch(batch, tp.topic, partition=tp.partition))
             batch = producer.create_batch()
     if batch.record_count():

@@ -113,9 +113,7 @@ class Engine:
             for partition in sorted({p for t, p in topics if t == group.topics[0]})
         ]
         # 1.
-        writers = await asyncio.gather(
-            *(self._writer(group, partition, commit) for group, partition in wanted)
-        )
+        writers = await asyncio.gather(*(self._writer(group, partition, commit) for group, partition in wanted))
         # 2.
         state = {
             (group.name, partition): {table.name: table.new_partition() for table in group.tables}
@@ -140,8 +138,7 @@ class Engine:
         # 5.
         for (group, partition), writer in zip(wanted, writers, strict=True):
             marks = {
-                TopicPartition(topic, partition): offsets[TopicPartition(topic, partition)]
-                for topic in group.topics
+                TopicPartition(topic, partition): offsets[TopicPartition(topic, partition)] for topic in group.topics
             }
             unit = Unit(group.name, partition, state[group.name, partition], marks)
             unit.ends.update({tp: ends[tp] for tp in marks})

@@ -59,9 +59,7 @@ async def end_offsets(config: EngineConfig, tps: Iterable[TopicPartition]) -> di
     return await _edges(config, list(tps), at_end=True)
 
 
-async def _edges(
-    config: EngineConfig, tps: list[TopicPartition], *, at_end: bool
-) -> dict[TopicPartition, int]:
+async def _edges(config: EngineConfig, tps: list[TopicPartition], *, at_end: bool) -> dict[TopicPartition, int]:
     if not tps:
         return {}
     consumer: AIOKafkaConsumer = clients.consumer(config)

@@ -49,9 +49,7 @@ class StatePartition(dict[str, V], Generic[V]):
         """The changelog records of the keys changed since the last call; a removed key is a tombstone."""
         from streaming.unit import Output  # noqa: PLC0415  # unit imports state
 
-        changes = [
-            Output(key.encode(), self._dump(self[key]) if key in self else None) for key in self._dirty
-        ]
+        changes = [Output(key.encode(), self._dump(self[key]) if key in self else None) for key in self._dirty]
         self._dirty = {}
         return changes
 

@@ -73,12 +73,8 @@ CATALOGUE: Mapping[MetricName, Metric] = {
         ("outcome",),
         ("matched, early, duplicate, corrected, late, expired, orphan",),
     ),
-    "duplicate_events_total": Metric(
-        "counter", "Events dropped because their id was already pending or resolved."
-    ),
-    "late_events_total": Metric(
-        "counter", "Events scored but older than some window reaches, so not added to it."
-    ),
+    "duplicate_events_total": Metric("counter", "Events dropped because their id was already pending or resolved."),
+    "late_events_total": Metric("counter", "Events scored but older than some window reaches, so not added to it."),
     "training_examples_total": Metric("counter", "Examples the model of this worker has learned."),
     "model_errors_total": Metric(
         "counter", "Examples on which the model raised; the model was kept as it was before. Should stay 0."
@@ -181,9 +177,7 @@ class RecordingMetrics:
     def _sample(self, name: MetricName, kind: Kind, labels: Mapping[str, str]) -> Sample:
         metric = CATALOGUE[name]
         if metric.kind != kind or set(metric.labels) != set(labels):
-            message = (
-                f"{name} is a {metric.kind} with labels {metric.labels}, got a {kind} with {tuple(labels)}"
-            )
+            message = f"{name} is a {metric.kind} with labels {metric.labels}, got a {kind} with {tuple(labels)}"
             raise ValueError(message)
         return name, tuple(sorted(labels.items()))
 

@@ -61,9 +61,7 @@ def topics_of(pipeline: "Pipeline", app_id: str, partitions: int) -> tuple[Topic
 @asynccontextmanager
 async def admin_client(config: EngineConfig) -> AsyncIterator[AIOKafkaAdminClient]:
     """A connected admin client. Raises StartupError when the broker cannot be reached."""
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=config.bootstrap, request_timeout_ms=15_000, **config.security
-    )
+    admin = AIOKafkaAdminClient(bootstrap_servers=config.bootstrap, request_timeout_ms=15_000, **config.security)
     try:
         await admin.start()
     except (KafkaError, OSError) as error:
@@ -153,10 +151,7 @@ async def ensure(
     )
     if missing:
         response = await admin.create_topics(
-            [
-                NewTopic(s.name, s.partitions, replication_factor, topic_configs=dict(s.config))
-                for s in missing
-            ]
+            [NewTopic(s.name, s.partitions, replication_factor, topic_configs=dict(s.config)) for s in missing]
         )
         for name, code, *message in response.topic_errors:
             if code not in (0, ALREADY_EXISTS):

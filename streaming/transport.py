@@ -106,18 +106,12 @@ class BatchConsumer(driver.Consumer):
                 if not part:
                     del todo[tp]
                     continue
-                if (
-                    not self.flow_active
-                    or self.app.consumer_generation_id != generation
-                    or self._again.get(tp)
-                ):
+                if not self.flow_active or self.app.consumer_generation_id != generation or self._again.get(tp):
                     del todo[tp]
                     continue
                 chunk = Chunk(tp, self._next.get(tp, part[0].offset), self.highwater(TP(*tp)) or -1, part)
                 self._next[tp] = part[-1].offset + 1
-                await self.wait_first(
-                    self.callback(self._message(tp, chunk, generation)), self.suspend_flow.wait()
-                )
+                await self.wait_first(self.callback(self._message(tp, chunk, generation)), self.suspend_flow.wait())
             at += size
 
     @staticmethod
@@ -147,7 +141,9 @@ class BatchConductor(Conductor):
         async def handle(message: ConsumerMessage) -> None:
             channel, *others = channels
             if others:
-                msg = f"{tp.topic} has {1 + len(others)} agents; a source topic must have one, so that marks are in order"
+                msg = (
+                    f"{tp.topic} has {1 + len(others)} agents; a source topic must have one, so that marks are in order"
+                )
                 raise RuntimeError(msg)
             message.incref(channel)
             self.app.consumer.track_message(message)

@@ -107,9 +107,7 @@ class Unit:
         """
         return any(self.ends[tp] - mark > 1 for tp, mark in self._marks.items() if tp.topic == topic)
 
-    def emit(
-        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers = ()
-    ) -> None:
+    def emit(self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
         """Buffer a record for the next checkpoint."""
         tp = TopicPartition(topic, partition)
         self._outputs.setdefault(tp, []).append(Output(key, value, headers))

@@ -1,1 +1,1 @@
-
+"""One changelog-backed table per file: profiles, pending, monitors."""
