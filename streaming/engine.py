@@ -6,11 +6,11 @@ One object per worker. Faust calls it at rebalances through `streaming.app`; age
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from streaming import clients, recovery
 from streaming.checkpoint import PlainWriter, Step, TransactionalWriter, no_step, send_batches
@@ -19,7 +19,7 @@ from streaming.errors import CheckpointError
 from streaming.follower import Follower, Lesson
 from streaming.tables import StateTable
 from streaming.telemetry import Metrics
-from streaming.unit import Output, Unit
+from streaming.unit import Chunk, Output, Unit
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +62,11 @@ class Engine:
         self._owned: dict[tuple[str, int], Owned] = {}
         self._immediate: AIOKafkaProducer | None = None
         self._sent: list[asyncio.Future[object]] = []
-        self.lessons: asyncio.Queue[Lesson] = asyncio.Queue(maxsize=4)
-        self.follower = Follower(config, log_topic, self.lessons.put)
+        self.lessons: Any = None  # the Faust channel on which the learn agent runs
+        self.follower = Follower(config, log_topic, self._teach)
         self._following: asyncio.Task[None] | None = None
         self.ready = False
+        self.refused: Callable[[TopicPartition, int], None] = lambda tp, mark: None
 
     # -- asked by agents
 
@@ -84,6 +85,25 @@ class Engine:
     def marks(self) -> dict[TopicPartition, int]:
         """The next offset of every owned source partition."""
         return {tp: mark for unit in self.units() for tp, mark in unit.marks.items()}
+
+    def take(self, unit: Unit | None, chunk: Chunk) -> Sequence["ConsumerRecord[Any, Any]"]:
+        """The chunk's records that are still to be done; none when its unit is gone or the chunk does not follow.
+
+        A chunk that does not follow the unit's mark is fetched again from the mark.
+        """
+        if unit is None:
+            return ()
+        records = unit.take(chunk)
+        if records is None:
+            if unit.open and chunk.tp in unit.marks:
+                self.refused(chunk.tp, unit.marks[chunk.tp])
+            return ()
+        return records
+
+    @staticmethod
+    async def breathe() -> None:
+        """Give the loop a turn; agents call it so that a chunk never holds the loop for long."""
+        await asyncio.sleep(0)
 
     async def publish_now(self, tp: TopicPartition, records: list[Output]) -> None:
         """Send predictions outside the transaction; the next checkpoint waits for their delivery."""
@@ -175,6 +195,9 @@ class Engine:
             await self._immediate.stop()
 
     # -- inside
+
+    async def _teach(self, lesson: Lesson) -> None:
+        await self.lessons.put(lesson)
 
     async def _writer(
         self, group: Group, partition: int, commit: Callable[[Mapping[TopicPartition, int]], Awaitable[None]]

@@ -1,0 +1,120 @@
+"""Reads one record of the wire into an event or a label, or says why it cannot be used.
+
+The score and label agents call it first; whatever it refuses goes to the dead letters with the reason.
+"""
+
+import math
+import traceback
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from learning.records import Outcome
+
+if TYPE_CHECKING:
+    from pipelines.definition import Pipeline, Stream
+
+DeadLetterReason = Literal[
+    "empty_value",
+    "too_large",
+    "malformed",
+    "invalid",
+    "missing_key",
+    "key_mismatch",
+    "time_too_old",
+    "time_ahead",
+    "feature_error",
+    "model_error",
+]
+
+RESERVED = "\x00"  # first character of the ids that the pending table keeps for itself
+
+
+class Invalid(Exception):
+    """This record cannot be used; the stream goes on.
+
+    Attributes:
+        reason: which kind of trouble, a bounded set of words.
+        message: what was got, what was expected.
+    """
+
+    def __init__(self, reason: DeadLetterReason, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason: DeadLetterReason = reason
+        self.message = message
+
+
+def read(
+    stream: "Stream",
+    key: bytes | None,
+    value: bytes | None,
+    timestamp_ms: int,
+    *,
+    max_ahead_ms: int,
+    max_bytes: int,
+) -> tuple[Any, str, str | None, int]:
+    """The object, its key, its id (None: it has none) and its time. Raises `Invalid`.
+
+    The time may be ahead of the record's timestamp by `max_ahead_ms`: one clock set to next year would otherwise
+    move the watermark and expire everything that waits.
+    """
+    obj = _decode(stream, value, max_bytes)
+    name, identity, time_ms = _parts(stream, obj)
+    _check_key(key, name)
+    if identity is not None and (not identity or identity.startswith(RESERVED)):
+        raise Invalid(
+            reason="invalid", message=f"got id {identity!r}, expected a non-empty id that does not start with NUL"
+        )
+    if time_ms < 0:
+        raise Invalid(reason="time_too_old", message=f"got time {time_ms} ms, expected one after 1970-01-01T00:00:00Z")
+    if time_ms > timestamp_ms + max_ahead_ms:
+        ahead = time_ms - timestamp_ms
+        message = f"got a time {ahead} ms after the record's timestamp, expected {max_ahead_ms} at most"
+        raise Invalid(reason="time_ahead", message=message)
+    return obj, name, identity, time_ms
+
+
+def read_outcome(pipeline: "Pipeline", label: Any) -> Outcome:
+    """The outcome of a label, in the type the pipeline's task learns. Raises `Invalid`; `outcome` is user code."""
+    try:
+        outcome = label.outcome
+    except Exception as exc:
+        raise Invalid(reason="invalid", message=f"the label's outcome raised:\n{traceback.format_exc()}") from exc
+    task = pipeline.task
+    if isinstance(outcome, bool):  # before the numbers, which a bool is in Python
+        if task in ("binary", "anomaly"):
+            return outcome
+    elif task == "regression" and isinstance(outcome, int | float) and math.isfinite(outcome):
+        return float(outcome)
+    elif task == "multiclass" and isinstance(outcome, str):
+        return str(outcome)
+    expected = {"regression": "a finite float", "multiclass": "a str"}.get(task, "a bool")
+    raise Invalid(reason="invalid", message=f"got outcome {outcome!r}, expected {expected}")
+
+
+def _decode(stream: "Stream", value: bytes | None, max_bytes: int) -> Any:
+    if not value:
+        raise Invalid(reason="empty_value", message="got no value, expected JSON")
+    if len(value) > max_bytes:
+        raise Invalid(reason="too_large", message=f"got {len(value)} bytes, expected {max_bytes} at most")
+    try:
+        return stream.decode(value)
+    except msgspec.ValidationError as exc:
+        raise Invalid(reason="invalid", message=str(exc)) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise Invalid(reason="malformed", message=str(exc)) from exc
+
+
+def _parts(stream: "Stream", obj: Any) -> tuple[str, str | None, int]:
+    try:
+        return stream.key_of(obj), stream.id_of(obj), stream.time_of(obj)
+    except (ValueError, TypeError, OverflowError) as exc:
+        raise Invalid(reason="invalid", message=f"key, id or time cannot be read: {exc}") from exc
+
+
+def _check_key(key: bytes | None, name: str) -> None:
+    """The record's key decides its partition, so it must be the one the profile and the label are kept under."""
+    if not key:
+        raise Invalid(reason="missing_key", message=f"got a record without key, expected key {name!r}")
+    if key != name.encode():
+        raise Invalid(reason="key_mismatch", message=f"got record key {key[:100]!r}, expected {name!r} as in the value")

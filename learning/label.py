@@ -1,0 +1,290 @@
+"""The label join: predictions wait for their outcome, outcomes for their prediction, both by event time.
+
+The life of an id, `time` being its event's and `h` the pipeline's horizon:
+
+    nothing --open--> waiting --resolve--> resolved --time passes--> forgotten
+                      waiting --time + h passes--> expired --h passes--> forgotten
+    nothing --resolve--> parked --open--> resolved
+                         parked --label time + h passes--> forgotten (an orphan)
+
+Each label gets one answer when it comes: matched, early, duplicate, corrected or late. Each early label gets a second
+one when its wait ends: matched or late with its event, or orphan. Each event ends matched or expired.
+"""
+
+import heapq
+import struct
+from collections.abc import MutableMapping
+from typing import Literal
+
+import msgspec
+
+from learning.records import Correction, Example, LogRecord, Outcome, Prediction, Value
+
+Kind = Literal["matched", "early", "duplicate", "corrected", "late", "expired", "orphan"]
+Expired = Literal["drop", "negative"]
+Corrected = Literal["log", "learn"]
+
+WATERMARKS = "\x00watermarks"
+NEVER = -(1 << 62)
+
+
+class Resolution(msgspec.Struct, frozen=True):
+    """What became of a label or of an event that waited for one, and the record it puts into the training log."""
+
+    kind: Kind
+    record: LogRecord | None = None
+    id: str = ""
+
+
+class _Waiting(msgspec.Struct, frozen=True, array_like=True):
+    key: str
+    time_ms: int
+    prediction: Value
+    version: int
+    features: list[float]
+    schema: str
+
+
+class _Parked(msgspec.Struct, frozen=True, array_like=True):
+    key: str
+    label_time_ms: int
+    outcome: Outcome
+
+
+class _Resolved(msgspec.Struct, frozen=True, array_like=True):
+    outcome: Outcome
+    event: _Waiting  # its vector only where corrections are learned
+
+
+class _Watermarks(msgspec.Struct, array_like=True):
+    event_ms: int = NEVER
+    label_ms: int = NEVER
+
+
+# An entry is this header, then MessagePack. State and due time are read far more often than the rest.
+_HEADER = struct.Struct("<BBq")  # layout version, state, due time
+_LAYOUT = 1
+_WAITING, _PARKED, _RESOLVED, _EXPIRED = b"wpre"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_waiting = msgspec.msgpack.Decoder(_Waiting).decode
+_decode_parked = msgspec.msgpack.Decoder(_Parked).decode
+_decode_resolved = msgspec.msgpack.Decoder(_Resolved).decode
+_decode_watermarks = msgspec.msgpack.Decoder(_Watermarks).decode
+
+
+class PendingLabels:
+    """The join over one partition's entries. All of its state is in `entries`: a copy of them continues alike.
+
+    An id is the same event whatever its key; events and labels of one id share a partition, as they share the key.
+    Entries keep the horizon they were opened with.
+    """
+
+    def __init__(
+        self, entries: MutableMapping[str, bytes], *, horizon_ms: int, expired: Expired, corrected: Corrected
+    ) -> None:
+        self._entries = entries
+        self._horizon = horizon_ms
+        self._negative = expired == "negative"
+        self._learn_corrections = corrected == "learn"
+        self._marks = _decode_watermarks(entries[WATERMARKS]) if WATERMARKS in entries else _Watermarks()
+        # Due times by what they are held against. An item whose entry has moved on is passed over when it comes up.
+        self._waiting: list[tuple[int, str]] = []
+        self._parked: list[tuple[int, str]] = []
+        self._memories: list[tuple[int, str]] = []
+        self._rebuild()
+
+    @property
+    def event_ms(self) -> int:
+        """Watermark of the events: the latest event time so far."""
+        return self._marks.event_ms
+
+    @property
+    def label_ms(self) -> int:
+        """Watermark of the labels: the latest label time so far."""
+        return self._marks.label_ms
+
+    def seen(self, id: str) -> bool:  # noqa: A002  # the record's own word
+        """Whether an event of this id was here before; if so, the event is a duplicate."""
+        state = self._state(id)
+        return state is not None and state != _PARKED
+
+    def open(self, prediction: Prediction) -> Resolution | None:
+        """Let a prediction wait for its label. The resolution of an early label, where one was parked."""
+        if self.seen(prediction.id) or prediction.id.startswith("\x00"):
+            message = f"got prediction id {prediction.id!r}, expected one that is new; ask seen() first"
+            raise ValueError(message)
+        self._advance(event_ms=prediction.time_ms)
+        data = self._entries.get(prediction.id)
+        waiting = _Waiting(
+            prediction.key,
+            prediction.time_ms,
+            prediction.prediction,
+            prediction.version,
+            prediction.features,
+            prediction.schema,
+        )
+        if data is not None:
+            parked = _decode_parked(data[_HEADER.size :])
+            # By event time alone, so that the answer does not depend on when expire() last ran.
+            if parked.label_time_ms + self._horizon < prediction.time_ms:
+                self._wait(prediction.id, waiting)
+                return Resolution("orphan", None, prediction.id)
+            if prediction.time_ms + self._horizon < parked.label_time_ms:
+                self._wait(prediction.id, waiting)
+                return Resolution("late", None, prediction.id)
+            return self._match(prediction.id, waiting, parked.outcome, parked.label_time_ms)
+        self._wait(prediction.id, waiting)
+        return None
+
+    def resolve(
+        self,
+        id: str,  # noqa: A002  # the record's own word
+        key: str,
+        outcome: Outcome,
+        label_time_ms: int,
+    ) -> Resolution:
+        """What a label comes to."""
+        if id.startswith("\x00"):
+            message = f"got label id {id!r}, expected one that does not start with NUL"
+            raise ValueError(message)
+        self._advance(label_ms=label_time_ms)
+        data = self._entries.get(id)
+        if data is None:
+            self._park(id, _Parked(key, label_time_ms, outcome))
+            return Resolution("early", None, id)
+        _, state, due = _HEADER.unpack_from(data)
+        if state == _PARKED:
+            return self._park_again(id, _decode_parked(data[_HEADER.size :]), outcome, label_time_ms)
+        if state == _RESOLVED:
+            return self._correct(id, _decode_resolved(data[_HEADER.size :]), outcome, label_time_ms)
+        if state == _EXPIRED or due < label_time_ms:
+            # An entry that waits goes on to its expiry: it owes the log a negative example, or a count.
+            return Resolution("late", None, id)
+        return self._match(id, _decode_waiting(data[_HEADER.size :]), outcome, label_time_ms)
+
+    def expire(self, *, labels_caught_up: bool, events_caught_up: bool, limit: int = 1000) -> list[Resolution]:
+        """End waits that are over, `limit` entries at most; resolved and expired ids are forgotten on the way.
+
+        An event's wait is over when the labels have been read past its due time. Event time may stand in for it only
+        where there are no unread labels: in a replay, or after an outage of the label topic, the label may be next.
+        """
+        latest = max(self.event_ms, self.label_ms)
+        label_clock = latest if labels_caught_up else self.label_ms
+        event_clock = latest if events_caught_up else self.event_ms
+        resolutions: list[Resolution] = []
+        for name in self._due(self._waiting, _WAITING, label_clock, limit):
+            resolutions.append(self._expire(name))
+        for name in self._due(self._parked, _PARKED, event_clock, limit - len(resolutions)):
+            del self._entries[name]
+            resolutions.append(Resolution("orphan", None, name))
+        # A memory guards against repeated events and repeated labels, so both must have been read past its time.
+        clock = min(label_clock, event_clock)
+        for name in self._due(self._memories, None, clock, limit - len(resolutions)):
+            del self._entries[name]
+        return resolutions
+
+    def _due(self, heap: list[tuple[int, str]], state: int | None, clock: int, limit: int) -> list[str]:
+        """Pop up to `limit` ids of live entries that are due; what has moved on costs its pop and no more."""
+        ids: list[str] = []
+        while heap and heap[0][0] < clock and len(ids) < limit:
+            due, name = heapq.heappop(heap)
+            data = self._entries.get(name)
+            if data is None:
+                continue
+            _, now, now_due = _HEADER.unpack_from(data)
+            alive = now == state if state is not None else now in (_RESOLVED, _EXPIRED)
+            if alive and now_due == due and (not ids or ids[-1] != name):
+                ids.append(name)
+        return ids
+
+    def _expire(self, name: str) -> Resolution:
+        data = self._entries[name]
+        due = _HEADER.unpack_from(data)[2]
+        event = _decode_waiting(data[_HEADER.size :])
+        self._put(name, _EXPIRED, due + self._horizon, b"", self._memories)
+        record = _example(name, event, False, due, "expiry") if self._negative else None
+        return Resolution("expired", record, name)
+
+    def _wait(self, name: str, waiting: _Waiting) -> None:
+        self._put(name, _WAITING, waiting.time_ms + self._horizon, _encode(waiting), self._waiting)
+
+    def _park(self, name: str, parked: _Parked) -> None:
+        self._put(name, _PARKED, parked.label_time_ms + self._horizon, _encode(parked), self._parked)
+
+    def _park_again(self, name: str, parked: _Parked, outcome: Outcome, label_time_ms: int) -> Resolution:
+        if parked.outcome == outcome:
+            if parked.label_time_ms + self._horizon < label_time_ms:  # the first is out of reach, the second is not
+                self._park(name, _Parked(parked.key, label_time_ms, outcome))
+            return Resolution("duplicate", None, name)
+        self._park(name, _Parked(parked.key, label_time_ms, outcome))
+        return Resolution("corrected", None, name)  # nothing is learned yet, so the log has nothing to correct
+
+    def _match(self, name: str, event: _Waiting, outcome: Outcome, label_time_ms: int) -> Resolution:
+        self._remember(name, event, outcome, label_time_ms)
+        return Resolution("matched", _example(name, event, outcome, label_time_ms, "label"), name)
+
+    def _correct(self, name: str, memory: _Resolved, outcome: Outcome, label_time_ms: int) -> Resolution:
+        if memory.outcome == outcome:
+            return Resolution("duplicate", None, name)
+        event = memory.event
+        self._remember(name, event, outcome, label_time_ms)
+        record: LogRecord
+        if self._learn_corrections and event.schema:
+            record = _example(name, event, outcome, label_time_ms, "correction")
+        else:
+            record = Correction(name, event.key, event.time_ms, label_time_ms, outcome, memory.outcome)
+        return Resolution("corrected", record, name)
+
+    def _remember(self, name: str, event: _Waiting, outcome: Outcome, label_time_ms: int) -> None:
+        due = max(event.time_ms, label_time_ms) + self._horizon
+        if not self._learn_corrections:
+            event = _Waiting(event.key, event.time_ms, 0.0, 0, [], "")
+        self._put(name, _RESOLVED, due, _encode(_Resolved(outcome, event)), self._memories)
+
+    def _put(self, name: str, state: int, due: int, body: bytes, heap: list[tuple[int, str]]) -> None:
+        self._entries[name] = _HEADER.pack(_LAYOUT, state, due) + body
+        heapq.heappush(heap, (due, name))
+
+    def _state(self, name: str) -> int | None:
+        data = self._entries.get(name)
+        return None if data is None else data[1]
+
+    def _advance(self, event_ms: int = NEVER, label_ms: int = NEVER) -> None:
+        marks = self._marks
+        if event_ms > marks.event_ms or label_ms > marks.label_ms:
+            self._marks = _Watermarks(max(marks.event_ms, event_ms), max(marks.label_ms, label_ms))
+            self._entries[WATERMARKS] = _encode(self._marks)
+
+    def _rebuild(self) -> None:
+        heaps = {
+            _WAITING: self._waiting,
+            _PARKED: self._parked,
+            _RESOLVED: self._memories,
+            _EXPIRED: self._memories,
+        }
+        for name, data in self._entries.items():
+            if name == WATERMARKS:
+                continue
+            layout, state, due = _HEADER.unpack_from(data)
+            if layout != _LAYOUT:
+                message = f"pending entry {name!r} has layout {layout}, expected {_LAYOUT}"
+                raise ValueError(message)
+            heaps[state].append((due, name))
+        for heap in (self._waiting, self._parked, self._memories):
+            heapq.heapify(heap)
+
+
+def _example(name: str, event: _Waiting, outcome: Outcome, label_time_ms: int, source: str) -> Example:
+    return Example(
+        name,
+        event.key,
+        event.time_ms,
+        label_time_ms,
+        event.prediction,
+        event.version,
+        event.features,
+        event.schema,
+        outcome,
+        source,
+    )

@@ -1,0 +1,150 @@
+"""The model as a fold over the training log: predicts at a version, and takes one record to the next.
+
+Every worker holds one `Learner` and feeds it every record of the log in order. It must never learn anything else.
+"""
+
+import math
+import pickle
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from learning.records import Example, LogRecord, Value
+
+if TYPE_CHECKING:
+    from pipelines.definition import Pipeline
+
+Predictor = Callable[[Any, dict[str, float]], Value]
+
+
+class ModelError(Exception):
+    """The model raised, or answered something that is no prediction."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Learner:
+    """One model and its place in the training log.
+
+    Attributes:
+        model: the River model.
+        version: offset of the last record applied, plus one.
+        examples: how many examples it has learned.
+        frozen: the model as it was after the pipeline's first `baseline_examples` examples; None before that.
+    """
+
+    def __init__(self, pipeline: "Pipeline") -> None:
+        self.model: Any = pipeline.model()
+        self.version = 0
+        self.examples = 0
+        self.frozen: Any = None
+        self._names: tuple[str, ...] = tuple(pipeline.feature_set.names)
+        self._schema: str = pipeline.feature_set.schema
+        self._baseline: int = pipeline.baseline_examples
+        self._predict = _predictor(pipeline.task, self.model)
+        self._unsupervised = pipeline.task == "anomaly"
+        copy_of(self.model)  # a model that cannot be copied must be refused now, not after 5,000 examples
+
+    def predict(self, vector: Sequence[float]) -> Value:
+        """What the model says about a vector now. Raises `ModelError`."""
+        return self.predict_with(self.model, vector)
+
+    def predict_frozen(self, vector: Sequence[float]) -> Value | None:
+        """What the frozen copy says; None while there is none. Ask before `apply`, as for the model itself."""
+        return None if self.frozen is None else self.predict_with(self.frozen, vector)
+
+    def predict_with(self, model: Any, vector: Sequence[float]) -> Value:
+        """What another state of the same model says about a vector. Raises `ModelError`."""
+        try:
+            value = self._predict(model, dict(zip(self._names, vector, strict=True)))
+        except Exception as exc:
+            raise ModelError(traceback.format_exc()) from exc
+        if not all(map(math.isfinite, value.values() if isinstance(value, dict) else (value,))):
+            message = f"the model predicted {value!r}, expected a finite number"
+            raise ModelError(message)
+        return value
+
+    def apply(self, offset: int, record: LogRecord) -> None:
+        """Take the record at this offset of the log. Raises `ModelError`, with the version moved on all the same.
+
+        A record already behind the version is passed over, so a log may be read again from any earlier place.
+        """
+        if offset < self.version:
+            return
+        self.version = offset + 1
+        if isinstance(record, Example):
+            self._learn(record)
+
+    def _learn(self, example: Example) -> None:
+        if example.schema != self._schema:
+            message = (
+                f"example {example.id!r} has feature schema {example.schema}, the pipeline has {self._schema};"
+                " keep the feature definitions or start a new pipeline name"
+            )
+            raise ModelError(message)
+        try:
+            x = dict(zip(self._names, example.features, strict=True))
+            if self._unsupervised:
+                self.model.learn_one(x)
+            else:
+                self.model.learn_one(x, example.outcome)
+        except Exception as exc:
+            raise ModelError(traceback.format_exc()) from exc
+        self.examples += 1
+        if self.examples == self._baseline:
+            self.frozen = copy_of(self.model)
+
+
+def copy_of(model: Any) -> Any:
+    """A copy that shares nothing, made as a snapshot would make it. Raises `ModelError`."""
+    try:
+        return pickle.loads(pickle.dumps(model, pickle.HIGHEST_PROTOCOL))
+    except Exception as exc:
+        message = f"the model cannot be pickled ({exc}); use named functions of a module instead of lambdas in it"
+        raise ModelError(message) from exc
+
+
+def _predictor(task: str, model: Any) -> Predictor:
+    if task == "anomaly":
+        return lambda model, x: float(model.score_one(x))
+    if task == "regression":
+        return lambda model, x: float(model.predict_one(x) or 0.0)
+    if not _has_probabilities(model):
+        return _class_only if task == "multiclass" else _true_only
+    return _class_probabilities if task == "multiclass" else _probability
+
+
+def _has_probabilities(model: Any) -> bool:
+    """Whether to ask for probabilities. A River pipeline has the method whatever its last step is."""
+    steps = getattr(model, "steps", None)
+    last = list(steps.values())[-1] if isinstance(steps, dict) and steps else model
+    if last is not model:
+        return _has_probabilities(last)
+    return hasattr(model, "predict_proba_one")
+
+
+def _probability(model: Any, x: dict[str, float]) -> float:
+    try:
+        probabilities = model.predict_proba_one(x)
+    except NotImplementedError:
+        return _true_only(model, x)
+    return float(probabilities.get(True, 0.0)) if probabilities else 0.5
+
+
+def _true_only(model: Any, x: dict[str, float]) -> float:
+    return 1.0 if model.predict_one(x) else 0.0
+
+
+def _class_probabilities(model: Any, x: dict[str, float]) -> dict[str, float]:
+    try:
+        probabilities = model.predict_proba_one(x)
+    except NotImplementedError:
+        return _class_only(model, x)
+    return {str(name): float(p) for name, p in probabilities.items()}
+
+
+def _class_only(model: Any, x: dict[str, float]) -> dict[str, float]:
+    name = model.predict_one(x)
+    return {} if name is None else {str(name): 1.0}

@@ -1,0 +1,102 @@
+"""What the learning room writes: predictions, the records of the training log, drift events. JSON on the wire.
+
+Times are milliseconds since 1970 UTC. A reader must accept fields it does not know; a writer must not remove any.
+"""
+
+import msgspec
+
+Outcome = bool | float | str
+Value = float | dict[str, float]
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """One prediction, with everything needed to make it again.
+
+    Attributes:
+        id: the event's own id, or `topic-partition-offset` where it has none.
+        key: the event's key.
+        time_ms: event time.
+        prediction: probability of True, anomaly score or value; for several classes, the probability of each.
+        version: the model's version: the number of training-log positions it had behind it.
+        features: the feature vector, in the order of the pipeline's feature names.
+        schema: hash of the feature definitions that made the vector.
+    """
+
+    id: str
+    key: str
+    time_ms: int
+    prediction: Value
+    version: int
+    features: list[float]
+    schema: str
+
+
+class Example(msgspec.Struct, frozen=True, tag="example"):
+    """A resolved prediction: what the model learns from. `source` says where the outcome came from."""
+
+    id: str
+    key: str
+    time_ms: int
+    label_time_ms: int
+    prediction: Value
+    version: int
+    features: list[float]
+    schema: str
+    outcome: Outcome
+    source: str
+
+
+class Correction(msgspec.Struct, frozen=True, tag="correction"):
+    """An outcome that changed after it was learned. Models pass over it; whoever reads the log may not."""
+
+    id: str
+    key: str
+    time_ms: int
+    label_time_ms: int
+    outcome: Outcome
+    previous: Outcome
+
+
+LogRecord = Example | Correction
+
+
+class DriftEvent(msgspec.Struct, frozen=True):
+    """A detector noticed that a signal changed.
+
+    Attributes:
+        pipeline: name of the pipeline.
+        signal: "loss", "prediction" or "feature:<name>".
+        detector: class name of the detector.
+        time_ms: time of the label whose example made the detector fire.
+        version: the model version that made that example's prediction.
+        offset: the example's offset in the training log.
+        value: the signal at that example.
+        n_detections: how often this monitor has fired, this time included.
+    """
+
+    pipeline: str
+    signal: str
+    detector: str
+    time_ms: int
+    version: int
+    offset: int
+    value: float
+    n_detections: int
+
+
+_ENCODER = msgspec.json.Encoder()
+_LOG: msgspec.json.Decoder[LogRecord] = msgspec.json.Decoder(LogRecord)
+
+
+def encode(record: Prediction | LogRecord | DriftEvent) -> bytes:
+    """The record as it stands on the wire.
+
+    >>> encode(Correction("f1", "JFK", 0, 5, True, previous=False))
+    b'{"type":"correction","id":"f1","key":"JFK","time_ms":0,"label_time_ms":5,"outcome":true,"previous":false}'
+    """
+    return _ENCODER.encode(record)
+
+
+def decode_log(data: bytes) -> LogRecord:
+    """A record of the training log. Raises `msgspec.DecodeError` for anything else."""
+    return _LOG.decode(data)

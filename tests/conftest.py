@@ -1,0 +1,88 @@
+"""What tests share: a real Kafka, from wherever one is to be had."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from streaming.brokers import NODE_SETTINGS, BrokerError, LocalKafka, answers, free_port
+
+IMAGE = "apache/kafka:4.3.1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever asks for the broker is marked `kafka`, so that `-m "not kafka"` needs no diligence."""
+    for item in items:
+        if "kafka" in getattr(item, "fixturenames", ()):
+            item.add_marker("kafka")
+
+
+def given_broker() -> str | None:
+    """The broker that HEADWATER_TEST_BROKER names, if it answers."""
+    bootstrap = os.environ.get("HEADWATER_TEST_BROKER")
+    if not bootstrap:
+        return None
+    host, _, port = bootstrap.split(",")[0].rpartition(":")
+    if not host or not port.isdecimal() or not answers(host, int(port), timeout=10):
+        message = f"no Kafka answers at HEADWATER_TEST_BROKER={bootstrap}: name a running one as host:port, or unset it"
+        raise BrokerError(message)
+    return bootstrap
+
+
+def docker_answers() -> bool:
+    """Whether a Docker engine is there; must be quick where there is none."""
+    docker = shutil.which("docker")
+    if docker is None:
+        return False
+    question = [docker, "version", "--format", "{{.Server.Version}}"]
+    try:
+        return subprocess.run(question, capture_output=True, timeout=5, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def docker_broker(stack: ExitStack) -> str:
+    """Kafka in a container; it listens on the same port inside and outside, so that it can advertise it."""
+    from testcontainers.core.container import DockerContainer  # noqa: PLC0415
+
+    port = free_port()
+    settings = {
+        **NODE_SETTINGS,
+        "controller.quorum.voters": "1@localhost:9093",
+        "listeners": f"PLAINTEXT://:{port},CONTROLLER://:9093",
+        "advertised.listeners": f"PLAINTEXT://localhost:{port}",
+    }
+    container = DockerContainer(IMAGE).with_bind_ports(port, port)
+    for name, value in settings.items():
+        container = container.with_env("KAFKA_" + name.replace(".", "_").upper(), value)
+    stack.enter_context(container)
+    for _ in range(120):
+        if answers("localhost", port):
+            return f"localhost:{port}"
+    message = f"the container of {IMAGE} did not answer on port {port} within 120 s"
+    raise BrokerError(message)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real Kafka for the whole session; tests keep apart by names of topics.
+
+    The one HEADWATER_TEST_BROKER names, else one in Docker, else a local one.
+    Without any the test is skipped, with CI=true it fails.
+    """
+    with ExitStack() as stack:
+        try:
+            bootstrap = given_broker()
+            if bootstrap is None and docker_answers():
+                bootstrap = docker_broker(stack)
+            if bootstrap is None:
+                bootstrap = stack.enter_context(LocalKafka(tmp_path_factory.mktemp("kafka"))).bootstrap
+        except BrokerError as error:
+            reason = f"no Kafka for tests: {error}"
+            if os.environ.get("CI") == "true":
+                pytest.fail(reason, pytrace=False)
+            pytest.skip(reason)
+        yield bootstrap

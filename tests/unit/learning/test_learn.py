@@ -1,0 +1,157 @@
+"""The model as a fold over the training log."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from river import anomaly, linear_model, naive_bayes, preprocessing, tree
+
+from learning.learn import Learner, ModelError
+from learning.records import Correction, Example, Outcome
+from tests.doubles import FixedModel, FixedProbabilities, TinyFeatures, tiny_pipeline
+
+X = [1.0, 2.0]
+
+
+def example(
+    x: float = 1.0,
+    outcome: Outcome = True,
+    *,
+    schema: str = TinyFeatures.schema,
+    features: list[float] | None = None,
+) -> Example:
+    return Example("a", "k", 0, 1, 0.5, 0, features or [x, 0.0], schema, outcome, "label")
+
+
+def learner(task: str, model: Callable[[], Any], **overrides: Any) -> Learner:
+    return Learner(tiny_pipeline(task=task, model=model, **overrides))
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "prediction"),
+    [
+        ("binary", FixedProbabilities({True: 0.25, False: 0.75}), 0.25),
+        ("binary", FixedProbabilities({False: 1.0}), 0.0),
+        ("binary", FixedProbabilities({}), 0.5),
+        ("binary", FixedProbabilities(True, raises=["proba"]), 1.0),
+        ("binary", FixedProbabilities(None, raises=["proba"]), 0.0),
+        ("binary", FixedModel(True), 1.0),
+        ("binary", FixedModel(False), 0.0),
+        ("binary", FixedModel(None), 0.0),
+        ("multiclass", FixedProbabilities({"a": 0.5, "b": 0.5}), {"a": 0.5, "b": 0.5}),
+        ("multiclass", FixedProbabilities("a", raises=["proba"]), {"a": 1.0}),
+        ("multiclass", FixedModel("a"), {"a": 1.0}),
+        ("multiclass", FixedModel(None), {}),
+        ("regression", FixedModel(3), 3.0),
+        ("regression", FixedModel(None), 0.0),
+    ],
+)
+def test_prediction_has_the_form_of_its_task(task: str, model: Any, prediction: object) -> None:
+    got = learner(task, lambda: model).predict(X)
+    assert got == prediction
+    assert type(got) is type(prediction)
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [
+        ("binary", lambda: preprocessing.StandardScaler() | linear_model.Perceptron()),
+        ("binary", tree.HoeffdingTreeClassifier),
+        ("multiclass", naive_bayes.GaussianNB),
+        ("regression", lambda: preprocessing.StandardScaler() | linear_model.LinearRegression()),
+        ("regression", tree.HoeffdingTreeRegressor),
+        ("anomaly", lambda: preprocessing.MinMaxScaler() | anomaly.HalfSpaceTrees(seed=1)),
+    ],
+)
+def test_river_model_predicts_and_learns(task: str, model: Callable[[], Any]) -> None:
+    outcomes: dict[str, list[Outcome]] = {"regression": [1.0, 2.0], "multiclass": ["a", "b"]}
+    both = outcomes.get(task, [True, False])
+    one = learner(task, model)
+    for offset in range(10):
+        one.predict(X)
+        one.apply(offset, example(float(offset), both[offset % 2]))
+    assert one.examples == 10
+    one.predict(X)
+
+
+def test_version_is_the_offset_after_the_last_record() -> None:
+    one = learner("binary", FixedModel)
+    one.apply(0, example())
+    one.apply(7, Correction("a", "k", 0, 1, True, False))  # offsets have gaps: transaction markers
+    assert (one.version, one.examples) == (8, 1)
+
+
+def test_record_read_again_is_not_learned_again() -> None:
+    one = learner("binary", FixedModel)
+    for offset in (0, 1, 0, 1, 2):
+        one.apply(offset, example())
+    assert (one.version, one.examples) == (3, 3)
+
+
+def test_model_sees_names_in_fixed_order_and_the_outcome() -> None:
+    one = learner("binary", FixedModel)
+    one.apply(0, example(3.0, False))
+    assert [(list(x.items()), y) for x, y in one.model.learned] == [([("x", 3.0), ("seen", 0.0)], False)]
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (example(schema="another"), "schema another"),
+        (example(features=[1.0]), "shorter"),
+    ],
+)
+def test_example_of_another_vector_is_refused_and_the_version_moves(record: Example, words: str) -> None:
+    one = learner("binary", FixedModel)
+    with pytest.raises(ModelError, match=words):
+        one.apply(4, record)
+    assert (one.version, one.examples) == (5, 0)
+
+
+def test_model_that_raises_moves_the_version_and_stays() -> None:
+    model = FixedModel(True, raises=["learn"])
+    one = learner("binary", lambda: model)
+    with pytest.raises(ModelError, match="cannot learn"):
+        one.apply(0, example())
+    assert (one.version, one.examples, one.model) == (1, 0, model)
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [
+        ("regression", FixedModel(None, raises=["predict"])),
+        ("regression", FixedModel(float("nan"))),
+        ("regression", FixedModel("text")),
+        ("multiclass", FixedProbabilities({"a": float("inf")})),
+    ],
+)
+def test_prediction_that_is_none_raises_model_error(task: str, model: Any) -> None:
+    with pytest.raises(ModelError):
+        learner(task, lambda: model).predict(X)
+
+
+def test_frozen_copy_is_the_fold_of_the_first_examples() -> None:
+    one, short = Learner(tiny_pipeline(baseline_examples=3)), Learner(tiny_pipeline(baseline_examples=99))
+    for offset in range(10):
+        assert (one.predict_frozen(X) is None) == (offset < 3)
+        one.apply(offset, example(offset % 4, offset % 4 > 1))
+        if offset < 3:
+            short.apply(offset, example(offset % 4, offset % 4 > 1))
+    assert one.predict_frozen(X) == short.predict(X)
+    assert one.predict_frozen(X) != one.predict(X)
+
+
+def test_two_folds_of_the_same_log_are_the_same_model() -> None:
+    log = [example(i % 7 - 3.0, i % 7 > 3) for i in range(200)]
+    folds = [Learner(tiny_pipeline()) for _ in range(2)]
+    for offset, record in enumerate(log):
+        for fold in folds:
+            fold.apply(offset, record)
+    assert folds[0].predict(X) == folds[1].predict(X)
+
+
+def test_model_that_cannot_be_pickled_is_refused_at_once() -> None:
+    model = FixedModel()
+    model.answer = lambda: None
+    with pytest.raises(ModelError, match="pickled"):
+        learner("binary", lambda: model)
