@@ -30,7 +30,7 @@ class LogChannel(faust.Channel[Any]):
     """
 
     @property
-    def queue(self) -> ThrowableQueue:
+    def queue(self) -> Any:
         """The queue, outside Faust's flow control."""
         if self._queue is None:
             self._queue = ThrowableQueue(maxsize=4, flow_control=FlowControlEvent(initially_suspended=False))

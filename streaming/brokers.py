@@ -241,7 +241,8 @@ class LocalKafka:
         if (data / "meta.properties").exists():
             return
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(properties)]
+        # As one word: one id in 64 begins with a dash and would be taken for an option.
+        tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(properties)]
         done = subprocess.run([*command, *tool], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             message = f"Kafka's data folder {data} cannot be formatted:\n{(done.stdout + done.stderr)[-2000:]}"

@@ -125,7 +125,7 @@ class BatchConsumer(driver.Consumer):
             timestamp_type=last.timestamp_type,
             headers=None,
             key=None,
-            value=chunk,
+            value=cast("Any", chunk),
             checksum=None,
             serialized_key_size=0,
             serialized_value_size=0,
@@ -145,7 +145,7 @@ class BatchConductor(Conductor):
                     f"{tp.topic} has {1 + len(others)} agents; a source topic must have one, so that marks are in order"
                 )
                 raise RuntimeError(msg)
-            message.incref(channel)
+            message.incref(1)
             self.app.consumer.track_message(message)
             event: Event = Event(self.app, None, message.value, {}, message)
             await channel.put(event)
