@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from learning.intake import Invalid, read_outcome
-from learning.label import PendingLabels, Resolution
+from learning.label import LATEST, PendingLabels, Resolution
 from learning.learn import Learner, ModelError, copy_of
 from learning.quality import Report, measure
 from learning.records import Example, LogRecord, Outcome, Prediction, Value
@@ -137,7 +137,7 @@ class _Run:
                 self._label(item, time_ms)
         except Invalid:
             self._counts["dead_letters"] += 1
-        for resolution in self._pending.expire(labels_caught_up=True, events_caught_up=True):
+        for resolution in self._pending.expire(labels_to=LATEST, events_to=LATEST):
             self._resolved(resolution)
 
     def result(self) -> BacktestResult:

@@ -26,6 +26,7 @@ Corrected = Literal["log", "learn"]
 
 WATERMARKS = "\x00watermarks"
 NEVER = -(1 << 62)
+LATEST = 1 << 62
 
 
 class Resolution(msgspec.Struct, frozen=True):
@@ -163,15 +164,22 @@ class PendingLabels:
             return Resolution("late", None, id)
         return self._match(id, _decode_waiting(data[_HEADER.size :]), outcome, label_time_ms)
 
-    def expire(self, *, labels_caught_up: bool, events_caught_up: bool, limit: int = 1000) -> list[Resolution]:
+    def expire(self, *, labels_to: int, events_to: int, limit: int = 1000) -> list[Resolution]:
         """End waits that are over, `limit` entries at most; resolved and expired ids are forgotten on the way.
 
         An event's wait is over when the labels have been read past its due time. Event time may stand in for it only
-        where there are no unread labels: in a replay, or after an outage of the label topic, the label may be next.
+        where the labels are known to have been read that far: in a replay, or after an outage of the label topic, the
+        label may be next.
+
+        Args:
+            labels_to: time in ms up to which no label is unread, whatever the labels' own times say; `LATEST` for
+                all there are, `NEVER` where nothing is known.
+            events_to: the same of events, for labels that wait for theirs.
+            limit: how many waits to end at most.
         """
         latest = max(self.event_ms, self.label_ms)
-        label_clock = latest if labels_caught_up else self.label_ms
-        event_clock = latest if events_caught_up else self.event_ms
+        label_clock = max(self.label_ms, min(labels_to, latest))
+        event_clock = max(self.event_ms, min(events_to, latest))
         resolutions: list[Resolution] = []
         for name in self._due(self._waiting, _WAITING, label_clock, limit):
             resolutions.append(self._expire(name))

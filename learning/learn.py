@@ -33,6 +33,7 @@ class Learner:
         version: offset of the last record applied, plus one.
         examples: how many examples it has learned.
         frozen: the model as it was after the pipeline's first `baseline_examples` examples; None before that.
+        frozen_version: the version at which it was frozen.
     """
 
     def __init__(self, pipeline: "Pipeline") -> None:
@@ -40,6 +41,7 @@ class Learner:
         self.version = 0
         self.examples = 0
         self.frozen: Any = None
+        self.frozen_version = 0
         self._names: tuple[str, ...] = tuple(pipeline.feature_set.names)
         self._schema: str = pipeline.feature_set.schema
         self._baseline: int = pipeline.baseline_examples
@@ -95,6 +97,7 @@ class Learner:
         self.examples += 1
         if self.examples == self._baseline:
             self.frozen = copy_of(self.model)
+            self.frozen_version = self.version
 
 
 def copy_of(model: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import faust
+import mode
 from aiokafka import TopicPartition
 from faust.types import TP
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
@@ -63,12 +64,20 @@ class StreamApp(faust.App):
             **options,
         )
 
+        self.companions: list[mode.Service] = []
+        """Services that run from the first moment to the last, also while recovering."""
         self.engine.lessons = LogChannel(self, maxsize=4)
         self.engine.refused = self._fetch_again
+        self.engine.reached = self._reached
 
     def _fetch_again(self, tp: TopicPartition, mark: int) -> None:
         consumer: Any = self.consumer
         consumer.fetch_again(tp, mark)
+
+    def _reached(self, tp: TopicPartition, mark: int) -> int:
+        consumer: Any = self.consumer
+        reached: int = consumer.reached(tp, mark)
+        return reached
 
     def _new_transport(self) -> Any:
         return Transport(self.conf.broker_consumer, self)
@@ -92,6 +101,12 @@ class StreamApp(faust.App):
         """Commit through the group member, so that a member of an old generation is refused."""
         thread: Any = self.consumer._thread  # type: ignore[attr-defined]
         await thread.call_thread(thread._ensure_consumer().commit, dict(offsets))
+
+    async def on_start(self) -> None:
+        """Start the companions first."""
+        for companion in self.companions:
+            await self.add_runtime_dependency(companion)
+        await super().on_start()
 
     async def on_stop(self) -> None:
         """Last checkpoint before the consumer leaves the group."""

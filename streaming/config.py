@@ -21,6 +21,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_ahead_ms: int = 86_400_000
     max_bytes: int = 1_000_000
     dead_letter_limit: float = 0.5
+    settle: float = 5.0  # how long a producer may take to write records that belong together
     transaction_timeout_ms: int = 15_000
     replication_factor: int = 1
     partitions: int = 4

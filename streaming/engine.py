@@ -6,11 +6,13 @@ One object per worker. Faust calls it at rebalances through `streaming.app`; age
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
 
 from streaming import clients, recovery
 from streaming.checkpoint import PlainWriter, Step, TransactionalWriter, no_step, send_batches
@@ -39,6 +41,16 @@ class Owned(msgspec.Struct):
     writer: TransactionalWriter | PlainWriter
     lock: asyncio.Lock
     task: "asyncio.Task[None] | None" = None
+    sent: list["asyncio.Task[None]"] = msgspec.field(default_factory=list)
+    made: deque[tuple[float, Any]] = msgspec.field(default_factory=deque)
+
+    def settled(self, now: float, age: float) -> Any:
+        """The newest progress of this age at least; notes the present one."""
+        self.made.append((now, self.unit.progress))
+        progress = None
+        while len(self.made) > 1 and self.made[0][0] <= now - age:
+            progress = self.made.popleft()[1]
+        return progress
 
 
 class Engine:
@@ -61,12 +73,16 @@ class Engine:
         self._step = step
         self._owned: dict[tuple[str, int], Owned] = {}
         self._immediate: AIOKafkaProducer | None = None
-        self._sent: list[asyncio.Future[object]] = []
+        self._immediate_order = asyncio.Lock()
+        self._edges: AIOKafkaConsumer | None = None
+        self._asking: asyncio.Task[None] | None = None
         self.lessons: Any = None  # the Faust channel on which the learn agent runs
         self.follower = Follower(config, log_topic, self._teach)
         self._following: asyncio.Task[None] | None = None
         self.ready = False
         self.refused: Callable[[TopicPartition, int], None] = lambda tp, mark: None
+        self.reached: Callable[[TopicPartition, int], int] = lambda tp, mark: mark
+        self.on_ends: Callable[[Unit], Awaitable[None]] | None = None
 
     # -- asked by agents
 
@@ -105,12 +121,23 @@ class Engine:
         """Give the loop a turn; agents call it so that a chunk never holds the loop for long."""
         await asyncio.sleep(0)
 
-    async def publish_now(self, tp: TopicPartition, records: list[Output]) -> None:
-        """Send predictions outside the transaction; the next checkpoint waits for their delivery."""
-        if self._immediate is None:
-            self._immediate = clients.producer(self.config)
-            await self._immediate.start()
-        self._sent += await send_batches(self._immediate, tp, records)
+    def read_to(self, unit: Unit, topic: str) -> Any:
+        """The newest progress of the unit by which the source topic held nothing that is still to be done."""
+        return unit.read_to(topic, self.reached)
+
+    def publish(self, unit: Unit) -> None:
+        """Send the unit's immediate records outside its transaction; its next checkpoint waits for their delivery.
+
+        Not awaited, so that no checkpoint can come between taking the records and knowing of their delivery.
+        """
+        owned = self._owned.get((unit.group, unit.partition))
+        if owned is not None:
+            self._publish_owned(owned)
+
+    def _publish_owned(self, owned: Owned) -> None:
+        records = owned.unit.take_immediate()
+        if records:
+            owned.sent.append(asyncio.create_task(self._publish(records)))
 
     # -- asked by the app
 
@@ -151,21 +178,23 @@ class Engine:
         # 3.
         sources = [TopicPartition(topic, partition) for group, partition in wanted for topic in group.topics]
         offsets = await recovery.committed_offsets(self.config, sources)
-        ends = await recovery.end_offsets(self.config, [*sources, TopicPartition(self.log_topic, 0)])
+        log_tp = TopicPartition(self.log_topic, 0)
+        ends = await recovery.end_offsets(self.config, [log_tp])
         # 4.
         self._follow()
-        await self.follower.wait_for(ends[TopicPartition(self.log_topic, 0)])
+        await self.follower.wait_for(ends[log_tp])
         # 5.
         for (group, partition), writer in zip(wanted, writers, strict=True):
             marks = {
                 TopicPartition(topic, partition): offsets[TopicPartition(topic, partition)] for topic in group.topics
             }
             unit = Unit(group.name, partition, state[group.name, partition], marks)
-            unit.ends.update({tp: ends[tp] for tp in marks})
             owned = Owned(unit, writer, asyncio.Lock())
             self._owned[group.name, partition] = owned
             owned.task = asyncio.create_task(self._checkpoint_forever(owned))
         self.metrics.gauge("recovery_seconds", time.monotonic() - started)
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._guard(self._ask_ends_forever()))
         self.ready = True
         log.info("opened %d units in %.1f s", len(wanted), time.monotonic() - started)
 
@@ -188,13 +217,54 @@ class Engine:
             await one.writer.producer.stop()
 
     async def stop(self) -> None:
-        """Stop following and the immediate producer."""
-        if self._following is not None:
-            self._following.cancel()
+        """Stop following, asking and the immediate producer."""
+        for task in (self._following, self._asking):
+            if task is not None:
+                task.cancel()
+        if self._edges is not None:
+            await self._edges.stop()
         if self._immediate is not None:
             await self._immediate.stop()
 
     # -- inside
+
+    async def _publish(self, records: Mapping[TopicPartition, list[Output]]) -> None:
+        async with self._immediate_order:  # whose waiters are served in order
+            if self._immediate is None:
+                self._immediate = clients.producer(self.config)
+                await self._immediate.start()
+            futures = [f for tp, outputs in records.items() for f in await send_batches(self._immediate, tp, outputs)]
+        await asyncio.gather(*futures)
+
+    async def _ask_ends_forever(self) -> None:
+        """Learn again and again where the source partitions end: for lag, and for what is known to be read."""
+        self._edges = clients.consumer(self.config)
+        await self._edges.start()
+        while True:
+            await asyncio.sleep(self.config.checkpoint_interval)
+            owned = [one for one in self._owned.values() if one.unit.open]
+            # Taken before asking, so what was written by then is before the ends that are answered. And a while
+            # before, since a producer's record for one partition may be written after its next one for another.
+            progress = [one.settled(time.monotonic(), self.config.settle) for one in owned]
+            tps = [tp for one in owned for tp in one.unit.marks]
+            if not tps:
+                continue
+            try:
+                ends = await self._edges.end_offsets(tps)
+            except KafkaError as exc:  # a broker that is away comes back; meanwhile nothing new is known
+                log.warning("end offsets are not to be had: %r", exc)
+                continue
+            for one, made in zip(owned, progress, strict=True):
+                await self._learn_ends(one.unit, ends, made)
+
+    async def _learn_ends(self, unit: Unit, ends: Mapping[TopicPartition, int], made: Any) -> None:
+        if made is not None:
+            unit.ends_at(ends, made)
+        for tp, mark in unit.marks.items():
+            lag = max(0, ends[tp] - self.reached(tp, mark))
+            self.metrics.gauge("consumer_lag", lag, topic=tp.topic, partition=str(tp.partition))
+        if self.on_ends is not None and unit.open:
+            await self.on_ends(unit)
 
     async def _teach(self, lesson: Lesson) -> None:
         await self.lessons.put(lesson)
@@ -233,8 +303,9 @@ class Engine:
         """One checkpoint of one unit; the next waits for this one, processing does not."""
         async with owned.lock:
             started = time.monotonic()
+            self._publish_owned(owned)
             cut = owned.unit.cut()
-            sent, self._sent = self._sent, []
+            sent, owned.sent = owned.sent, []
             try:
                 await asyncio.gather(*sent)
                 if cut.empty:

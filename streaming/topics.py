@@ -23,6 +23,8 @@ NOT_PERMITTED = {29, 31}  # topic and cluster authorization failed
 # Replayed records carry the time of their event, so by Kafka's default of seven days they would be gone at once.
 UNCLEANED = {"cleanup.policy": "delete", "retention.ms": "-1"}
 COMPACTED = {"cleanup.policy": "compact"}
+# A dead letter is a record that a broker has accepted plus headers, so it may be larger than the broker's usual limit.
+DEAD_LETTERS = {"max.message.bytes": "4000000"}
 
 
 class TopicSpec(msgspec.Struct, frozen=True):
@@ -49,7 +51,7 @@ def topics_of(pipeline: "Pipeline", app_id: str, partitions: int) -> tuple[Topic
         TopicSpec(pipeline.events.topic, partitions, UNCLEANED, about="events"),
         TopicSpec(pipeline.labels.topic, partitions, UNCLEANED, about="labels"),
         TopicSpec(pipeline.predictions_topic, partitions, about="predictions"),
-        TopicSpec(pipeline.dead_letters_topic, partitions, about="records that could not be used"),
+        TopicSpec(pipeline.dead_letters_topic, partitions, DEAD_LETTERS, about="records that could not be used"),
         TopicSpec(pipeline.training_log_topic, 1, UNCLEANED, as_events=False, about="the training log"),
         TopicSpec(pipeline.drift_topic, 1, as_events=False, about="drift events"),
         TopicSpec(f"{app_id}-profiles-changelog", partitions, COMPACTED, about="state of profiles"),

@@ -43,6 +43,7 @@ class BatchConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._next: dict[TopicPartition, int] = {}
         self._again: dict[TopicPartition, int] = {}
+        self._passed: dict[TopicPartition, int] = {}
 
     @property
     def engine_app(self) -> "StreamApp":
@@ -53,8 +54,16 @@ class BatchConsumer(driver.Consumer):
         """Ask for a partition to be read again from this offset, because a chunk was refused."""
         self._again[tp] = offset
 
+    def reached(self, tp: TopicPartition, mark: int) -> int:
+        """The offset that has been read to, given that everything before the mark is done.
+
+        Beyond the mark when what follows it is known to hold nothing that is ever delivered.
+        """
+        return max(mark, self._passed.get(tp, 0)) if mark >= self._next.get(tp, mark + 1) else mark
+
     async def perform_seek(self) -> None:
         """Seek every owned source partition to its unit's mark."""
+        self._passed = {}
         for tp, mark in self.engine_app.engine.marks().items():
             await self._seek(cast("TP", tp), mark)
             self._next[tp] = mark
@@ -99,6 +108,7 @@ class BatchConsumer(driver.Consumer):
     async def _deliver(self, records: Any, active: Any, generation: int, size: int) -> None:
         """Round robin over partitions, one chunk each, so that no partition starves the others."""
         todo = {tp: batch for tp, batch in records.items() if active is None or TP(*tp) in active}
+        delivered = set(self._next) - (set(records) - set(todo))
         at = 0
         while todo:
             for tp in list(todo):
@@ -108,11 +118,23 @@ class BatchConsumer(driver.Consumer):
                     continue
                 if not self.flow_active or self.app.consumer_generation_id != generation or self._again.get(tp):
                     del todo[tp]
+                    delivered.discard(tp)
                     continue
-                chunk = Chunk(tp, self._next.get(tp, part[0].offset), self.highwater(TP(*tp)) or -1, part)
+                chunk = Chunk(tp, self._next.get(tp, part[0].offset), part)
                 self._next[tp] = part[-1].offset + 1
                 await self.wait_first(self.callback(self._message(tp, chunk, generation)), self.suspend_flow.wait())
             at += size
+        if self.app.consumer_generation_id == generation:
+            self._note_passed(delivered)
+
+    def _note_passed(self, tps: set[TopicPartition]) -> None:
+        """Everything fetched so far has been delivered, so the consumer's position is how far has been read."""
+        thread: Any = self._thread
+        assignment = thread._ensure_consumer()._subscription.subscription.assignment
+        for tp in tps & set(assignment.tps):
+            state = assignment.state_value(tp)
+            if state.has_valid_position:
+                self._passed[tp] = state.position
 
     @staticmethod
     def _message(tp: TopicPartition, chunk: Chunk, generation: int) -> ConsumerMessage:

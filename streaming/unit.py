@@ -3,7 +3,7 @@
 Agents write to it record by record; the engine opens, cuts and closes it. It never talks to Kafka.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +12,8 @@ from aiokafka import ConsumerRecord, TopicPartition
 from streaming.state import StatePartition
 
 Headers = Sequence[tuple[str, bytes]]
+
+MAX_ASKED = 256  # end offsets remembered per partition; a backlog that takes longer just learns less often
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -28,13 +30,11 @@ class Chunk(msgspec.Struct, frozen=True):
     Attributes:
         tp: the source partition.
         base: the offset that followed the last record delivered before this chunk.
-        end: the partition's end offset when the chunk was fetched, or -1 when unknown.
         records: the raw records.
     """
 
     tp: TopicPartition
     base: int
-    end: int
     records: Sequence["ConsumerRecord[Any, Any]"]
 
 
@@ -53,6 +53,9 @@ class Cut(msgspec.Struct, frozen=True):
 class Unit:
     """State, progress and buffered outputs of one owned partition number.
 
+    Attributes:
+        progress: how far the agents have come, in their own terms; set by them, read back through `read_to`.
+
     Life: opened by recovery, closed on revocation. Closed, it refuses records, so that a batch that is still
     in an agent's hands cannot write to a partition that somebody else owns by now.
     """
@@ -68,7 +71,10 @@ class Unit:
         self.partition = partition
         self.state = state
         self.open = True
-        self.ends: dict[TopicPartition, int] = dict.fromkeys(offsets, -1)
+        self.progress: Any = None
+        self._asked: dict[TopicPartition, list[tuple[int, Any]]] = {tp: [] for tp in offsets}
+        self._read_to: dict[TopicPartition, Any] = {}
+        self._immediate: list[tuple[TopicPartition, Output]] = []
         self._marks = dict(offsets)
         self._committed = dict(offsets)
         self._outputs: dict[TopicPartition, list[Output]] = {}
@@ -90,7 +96,6 @@ class Unit:
         mark = self._marks.get(chunk.tp)
         if not self.open or mark is None or chunk.base > mark:
             return None
-        self.ends[chunk.tp] = max(self.ends[chunk.tp], chunk.end)
         if chunk.base == mark:
             return chunk.records
         return [record for record in chunk.records if record.offset >= mark]
@@ -99,18 +104,46 @@ class Unit:
         """Say that the record at this offset and all before it are finished."""
         self._marks[tp] = offset + 1
 
-    def behind(self, topic: str) -> bool:
-        """Whether records of this source topic are known to be still unread.
+    def ends_at(self, ends: Mapping[TopicPartition, int], progress: Any) -> None:
+        """Learn where the source partitions ended when `progress` was this unit's progress."""
+        for tp, asked in self._asked.items():
+            if tp in ends and len(asked) < MAX_ASKED:
+                asked.append((ends[tp], progress))
 
-        A transaction marker takes up the last offset of a partition and is never delivered, so a distance of
-        one counts as caught up.
+    def read_to(self, topic: str, reached: Callable[[TopicPartition, int], int]) -> Any:
+        """The newest `progress` of which is known that all that this topic held by then has been done; else None.
+
+        What the unit has marked is not enough to know: the last offsets of a partition may be transaction markers or
+        aborted records, which are never delivered.
+
+        Args:
+            topic: a source topic.
+            reached: the offset that has been read to, for a partition and its mark.
         """
-        return any(self.ends[tp] - mark > 1 for tp, mark in self._marks.items() if tp.topic == topic)
+        for tp, asked in self._asked.items():
+            if tp.topic == topic:
+                at = reached(tp, self._marks[tp])
+                while asked and asked[0][0] <= at:
+                    self._read_to[tp] = asked.pop(0)[1]
+                return self._read_to.get(tp)
+        return None
 
     def emit(self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
         """Buffer a record for the next checkpoint."""
         tp = TopicPartition(topic, partition)
         self._outputs.setdefault(tp, []).append(Output(key, value, headers))
+
+    def emit_now(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
+        """Buffer a record that is published outside the transaction, at the next turn at the latest."""
+        self._immediate.append((TopicPartition(topic, partition), Output(key, value)))
+
+    def take_immediate(self) -> Mapping[TopicPartition, list[Output]]:
+        """The records to be published at once, and forget them."""
+        records: dict[TopicPartition, list[Output]] = {}
+        for tp, output in self._immediate:
+            records.setdefault(tp, []).append(output)
+        self._immediate = []
+        return records
 
     def cut(self) -> Cut:
         """Take the buffered outputs, the dirty state and the offsets that belong to them. Never awaits.

@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learning.label import WATERMARKS, PendingLabels, Resolution
+from learning.label import LATEST, NEVER, WATERMARKS, PendingLabels, Resolution
 from learning.records import Correction, Example, LogRecord, Prediction
 
 HORIZON = 10
@@ -137,7 +137,9 @@ class Driver:
                 self.counts["label"] += 1
                 return self.join.resolve(name, "k", outcome, time_ms)
             case _, labels, events, limit:
-                return self.join.expire(labels_caught_up=labels, events_caught_up=events, limit=limit)
+                return self.join.expire(
+                    labels_to=LATEST if labels else NEVER, events_to=LATEST if events else NEVER, limit=limit
+                )
 
 
 def prediction(name: str, time_ms: int, number: int) -> Prediction:

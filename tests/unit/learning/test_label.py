@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from learning.label import WATERMARKS, PendingLabels, Resolution
+from learning.label import LATEST, NEVER, WATERMARKS, PendingLabels, Resolution
 from learning.records import Correction, Example, Prediction
 
 HOUR = 3_600_000
@@ -24,7 +24,7 @@ def example(outcome: bool, label_time_ms: int, source: str, time_ms: int = 0) ->
 
 
 def expire(join: PendingLabels, **settings: Any) -> list[Resolution]:
-    return join.expire(**{"labels_caught_up": True, "events_caught_up": True, **settings})
+    return join.expire(**{"labels_to": LATEST, "events_to": LATEST, **settings})
 
 
 def test_label_matches_its_event_with_the_vector_of_the_prediction() -> None:
@@ -97,7 +97,7 @@ def test_event_does_not_expire_while_labels_are_unread() -> None:
     join = pending()
     join.open(prediction())
     join.open(prediction("b", 50 * HOUR))
-    assert expire(join, labels_caught_up=False) == []
+    assert expire(join, labels_to=NEVER) == []
     assert join.resolve("a", "k", True, 5).kind == "matched"
 
 
@@ -105,16 +105,16 @@ def test_event_expires_by_labels_read_past_its_horizon() -> None:
     join = pending()
     join.open(prediction())
     join.resolve("x", "k", True, HOUR)
-    assert expire(join, labels_caught_up=False) == []
+    assert expire(join, labels_to=NEVER) == []
     join.resolve("y", "k", True, HOUR + 1)
-    assert [r.kind for r in expire(join, labels_caught_up=False, events_caught_up=False)] == ["expired"]
+    assert [r.kind for r in expire(join, labels_to=NEVER, events_to=NEVER)] == ["expired"]
 
 
 def test_early_label_does_not_end_while_events_are_unread() -> None:
     join = pending()
     join.resolve("a", "k", True, 5)
     join.resolve("b", "k", True, 50 * HOUR)
-    assert expire(join, events_caught_up=False) == []
+    assert expire(join, events_to=NEVER) == []
     assert [(r.kind, r.id) for r in expire(join)] == [("orphan", "a")]
 
 

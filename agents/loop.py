@@ -1,0 +1,160 @@
+"""What the four agents of one worker share: the pipeline, its model, and how records are taken, refused and counted."""
+
+import logging
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from aiokafka import ConsumerRecord
+
+from learning.intake import Invalid
+from learning.label import NEVER, PendingLabels, Resolution
+from learning.learn import Learner
+from learning.records import Example, encode
+from pipelines.definition import Pipeline
+from streaming.app import StreamApp
+from streaming.errors import TooManyDeadLetters
+from streaming.unit import Chunk, Headers, Unit
+from tables import pending
+
+log = logging.getLogger(__name__)
+
+Record = "ConsumerRecord[Any, Any]"
+Step = Callable[[Unit, "ConsumerRecord[Any, Any]"], None]
+
+TURN = 0.02  # seconds of work before the loop, and with it the heartbeat and the checkpoint, gets a turn
+JUDGED = 1_000  # records over which the share of dead letters is taken
+FEWEST = 100  # and how many of them there must be before it is judged
+MAX_DEAD_LETTER = 3_000_000  # bytes of the original value that a dead letter keeps
+MAX_HEADER = 20_000  # a traceback of endless recursion is cut
+
+
+class Loop:
+    """The shared parts of one worker.
+
+    Attributes:
+        app: the Faust app with the engine.
+        pipeline: what is run.
+        learner: the model, as new as the training log that this worker has followed.
+        model_errors: tracebacks of examples the model raised on, by offset, for the owner of the log to report.
+    """
+
+    def __init__(self, app: StreamApp, pipeline: Pipeline) -> None:
+        self.app = app
+        self.engine = app.engine
+        self.metrics = app.engine.metrics
+        self.config = app.engine.config
+        self.pipeline = pipeline
+        self.learner = Learner(pipeline)
+        self.model_errors: dict[int, str] = {}
+        self._pending: weakref.WeakKeyDictionary[Unit, PendingLabels] = weakref.WeakKeyDictionary()
+        self._judged: deque[bool] = deque(maxlen=JUDGED)
+
+    def pending(self, unit: Unit) -> PendingLabels:
+        """The label join of a unit; built over its entries when first asked for."""
+        join = self._pending.get(unit)
+        if join is None:
+            p = self.pipeline
+            entries = unit.state[pending.NAME]
+            join = PendingLabels(entries, horizon_ms=p.horizon_ms, expired=p.expired, corrected=p.corrected)
+            self._pending[unit] = join
+        return join
+
+    async def each(self, chunk: Chunk, step: Step) -> None:
+        """Do every record of a chunk that is still to be done, marking each; refused ones go to the dead letters.
+
+        Whatever else is raised is a mistake of this program, so it ends the worker, with the unit as it was saved last.
+        """
+        unit = self.engine.unit_of(chunk.tp)
+        started = time.perf_counter()
+        try:
+            for record in self.engine.take(unit, chunk):
+                if unit is None or not unit.open:
+                    return
+                try:
+                    step(unit, record)
+                except Invalid as invalid:
+                    self.refuse(unit, record, invalid)
+                else:
+                    self._judged.append(False)
+                unit.mark(chunk.tp, record.offset)
+                if time.perf_counter() - started > TURN:
+                    self._end_turn(unit)
+                    await self.engine.breathe()
+                    started = time.perf_counter()
+            if unit is not None and unit.open:
+                self._end_turn(unit)
+        except Exception as error:  # noqa: BLE001  # Faust would restart the agent past the record
+            await self.app.fail(error)
+
+    def _end_turn(self, unit: Unit) -> None:
+        if pending.NAME in unit.state:
+            join = self.pending(unit)
+            unit.progress = (join.event_ms, join.label_ms)
+        if self.config.predictions == "immediate":
+            self.engine.publish(unit)
+
+    def refuse(self, unit: Unit, record: "ConsumerRecord[Any, Any]", invalid: Invalid) -> None:
+        """Send a record to the dead letters as it came. Raises TooManyDeadLetters."""
+        self.metrics.count("dead_letters_total", reason=invalid.reason)
+        value: bytes | None = record.value
+        headers: list[tuple[str, bytes]] = [
+            ("reason", invalid.reason.encode()),
+            ("topic", record.topic.encode()),
+            ("partition", str(record.partition).encode()),
+            ("offset", str(record.offset).encode()),
+            ("traceback" if "Traceback" in invalid.message else "message", _bytes(invalid.message)),
+        ]
+        if value is not None and len(value) > MAX_DEAD_LETTER:
+            headers.append(("truncated-from-bytes", str(len(value)).encode()))
+            value = value[:MAX_DEAD_LETTER]
+        original: Headers = record.headers or ()
+        headers += [(f"original-{name}", data) for name, data in original]
+        unit.emit(self.pipeline.dead_letters_topic, unit.partition, record.key, value, headers)
+        self._judge(record, invalid)
+
+    def _judge(self, record: "ConsumerRecord[Any, Any]", invalid: Invalid) -> None:
+        self._judged.append(True)
+        share = sum(self._judged) / len(self._judged)
+        if len(self._judged) >= FEWEST and share > self.config.dead_letter_limit:
+            message = (
+                f"{share:.0%} of the last {len(self._judged)} records were unusable, more than"
+                f" HEADWATER_DEAD_LETTER_LIMIT={self.config.dead_letter_limit} allows, so the definition of"
+                f" {self.pipeline.name} or what its topics hold must be wrong. The last one, {record.topic}"
+                f"-{record.partition} at offset {record.offset}, is {invalid.reason}: {invalid.message}"
+            )
+            raise TooManyDeadLetters(message)
+
+    def resolved(self, unit: Unit, resolution: Resolution) -> None:
+        """Count what became of a label or a wait, and write what is to be learned to the training log."""
+        self.metrics.count("labels_total", outcome=resolution.kind)
+        record = resolution.record
+        if record is None:
+            return
+        if isinstance(record, Example) and record.source == "label":
+            self.metrics.observe("label_delay_seconds", (record.label_time_ms - record.time_ms) / 1000)
+        unit.emit(self.pipeline.training_log_topic, 0, record.id.encode(), encode(record))
+
+    async def expire(self, unit: Unit) -> None:
+        """End the waits that are over. The engine calls it when it has learned how far the topics have been read."""
+        if pending.NAME not in unit.state:
+            return
+        join, limit = self.pending(unit), 1_000
+        at_labels = self.engine.read_to(unit, self.pipeline.labels.topic)
+        at_events = self.engine.read_to(unit, self.pipeline.events.topic)
+        labels_to = NEVER if at_labels is None else max(at_labels)
+        events_to = NEVER if at_events is None else max(at_events)
+        while unit.open:
+            ended = join.expire(labels_to=labels_to, events_to=events_to, limit=limit)
+            for resolution in ended:
+                self.resolved(unit, resolution)
+            if len(ended) < limit:
+                return
+            await self.engine.breathe()
+
+
+def _bytes(text: str) -> bytes:
+    data = text.encode(errors="replace")
+    return data if len(data) <= MAX_HEADER else data[: MAX_HEADER // 2] + b"\n...\n" + data[-MAX_HEADER // 2 :]

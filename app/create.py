@@ -1,0 +1,44 @@
+"""Composition: one pipeline's agents and tables around one engine. Nothing is discovered; everything is listed here."""
+
+from agents import label, learn, score, watch
+from agents.loop import Loop
+from app.metrics import PrometheusMetrics
+from app.settings import Settings
+from app.web import WebServer
+from pipelines.definition import Pipeline
+from streaming.app import StreamApp
+from streaming.checkpoint import Step, no_step
+from streaming.engine import Group
+from tables import monitors, pending, profiles
+
+AGENTS = (score, label, learn, watch)
+
+
+def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step: Step = no_step) -> StreamApp:
+    """The worker's application.
+
+    Args:
+        settings: all settings.
+        pipeline: what to run.
+        partitions: how many partitions the events topic has.
+        step: called around each step of a checkpoint, for tests.
+    """
+    metrics = PrometheusMetrics()
+    config = settings.engine_config(pipeline.name)
+    app = StreamApp(config, log_topic=pipeline.training_log_topic, metrics=metrics, step=step, web_enabled=False)
+    tables = (profiles.create(app, pipeline, partitions), pending.create(app, partitions))
+    log_tables = (monitors.create(app, pipeline),)
+    app.engine.groups += [
+        Group("events", (pipeline.events.topic, pipeline.labels.topic), tables),
+        Group("log", (pipeline.training_log_topic,), log_tables),
+    ]
+    for group in app.engine.groups:
+        for table in group.tables:
+            app.tables.add(table)
+    loop = Loop(app, pipeline)
+    app.engine.on_ends = loop.expire
+    for agent in AGENTS:
+        agent.register(loop)
+    web = WebServer(metrics, lambda: app.engine.ready, host=settings.web_host, port=settings.web_port)
+    app.companions.append(web)
+    return app

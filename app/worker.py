@@ -1,0 +1,31 @@
+"""The worker's entry: check everything that can be checked before the first record, then run until told to stop."""
+
+import asyncio
+import logging
+
+from app.create import create_app
+from app.settings import Settings
+from pipelines.definition import Pipeline
+from pipelines.loading import load_pipeline
+from streaming import topics
+from streaming.app import run as run_app
+from streaming.config import EngineConfig
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> None:
+    """Run one worker in this process. Raises StartupError, DefinitionError or SettingsError before it starts."""
+    pipeline = load_pipeline(settings.pipeline)
+    config = settings.engine_config(pipeline.name)
+    partitions = asyncio.run(prepared(pipeline, config))
+    run_app(create_app(settings, pipeline, partitions), loglevel=settings.log_level)
+
+
+async def prepared(pipeline: Pipeline, config: EngineConfig) -> int:
+    """Create what topics are missing, check them all, and return the events topic's partition count."""
+    specs = topics.topics_of(pipeline, config.app_id, config.partitions)
+    async with topics.admin_client(config) as admin:
+        for spec in await topics.ensure(admin, specs, config.replication_factor):
+            log.info("created topic %s (%d partitions): %s", spec.name, spec.partitions, spec.about)
+        return await topics.check(admin, specs)
