@@ -27,6 +27,7 @@ import msgspec
 
 from pipelines.errors import DefinitionError, nearest
 
+OTHER_ENTITY = "\x1f"  # profiles of entities other than the key are kept under names that begin so
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _OPTIONS = (
@@ -156,11 +157,11 @@ class Stream:
         return f"Stream({self.struct.__name__}, topic={self.topic!r})"
 
     def key_of(self, obj: Any) -> str:
-        """The key as text. Raises ValueError where it is empty, for then there is no entity."""
+        """The key as text. Raises ValueError where it is empty or could be taken for another entity's."""
         value = self._key_value(obj)
         key = value if type(value) is str else text_of(value)
-        if not key:
-            message = f"field {self.key} is empty, expected the entity that the record is about"
+        if not key or key[0] == OTHER_ENTITY:
+            message = f"field {self.key} is {key!r}, expected the entity that the record is about"
             raise ValueError(message)
         return key
 

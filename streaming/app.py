@@ -15,6 +15,7 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from streaming.checkpoint import Step, no_step
 from streaming.config import EngineConfig
 from streaming.engine import Engine
+from streaming.tables import StateTableManager
 from streaming.telemetry import Metrics
 from streaming.transport import Transport
 
@@ -52,6 +53,7 @@ class StreamApp(faust.App):
             value_serializer="raw",
             topic_allow_declare=False,
             topic_disable_leader=True,
+            TableManager=StateTableManager,
             table_standby_replicas=0,
             recovery_consistency_check=False,
             broker_session_timeout=session,

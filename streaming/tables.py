@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import faust
+from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery
 from faust.types import TP
 
 from streaming.state import StatePartition
@@ -58,3 +60,26 @@ class StateTable(faust.Table[str, Any], Generic[V]):
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
     ) -> None:
         """Nothing to do: units are opened and closed by the engine."""
+
+
+class NothingToRecover(Recovery):
+    """Faust's recovery service, told that all tables are up to date.
+
+    It compares a table's position with the end of its changelog, and the units, already open by then, may have written
+    beyond it: it would wait for ever for records that are the unit's own, or are transaction markers.
+    """
+
+    def need_recovery(self) -> bool:
+        """Never: the engine has recovered the units before Faust gets here."""
+        return False
+
+
+class StateTableManager(TableManager):
+    """Faust's table manager without its recovery."""
+
+    @property
+    def recovery(self) -> Recovery:
+        """The recovery service that has nothing to do."""
+        if self._recovery is None:
+            self._recovery = NothingToRecover(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery

@@ -211,6 +211,12 @@ def test_all_packages_are_copied() -> None:
     assert set(packages) == {source for source in copied() if (ROOT / source).is_dir()}
 
 
+def test_health_of_a_worker_is_asked_at_a_path_it_serves() -> None:
+    """Not merely at any that answers."""
+    (path,) = re.findall(r"127\.0\.0\.1:\d+(/[\w/]+)", SERVICES["worker"]["healthcheck"]["test"][-1])
+    assert f'web.get("{path}", ' in (ROOT / "app" / "web.py").read_text("utf-8")
+
+
 def test_prometheus_scrapes_the_workers() -> None:
     """At the port they listen on, which is the one their health is asked at and that is published."""
     config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text("utf-8"))
@@ -219,6 +225,6 @@ def test_prometheus_scrapes_the_workers() -> None:
     worker = SERVICES["worker"]
     assert found["names"] == ["worker"]
     assert str(found["port"]) == worker["environment"]["HEADWATER_WEB_PORT"]
-    assert f":{found['port']}/metrics" in worker["healthcheck"]["test"][-1]
+    assert f"127.0.0.1:{found['port']}/" in worker["healthcheck"]["test"][-1]
     assert [port.rsplit(":", 1)[1] for port in worker["ports"]] == [str(found["port"])]
     assert worker["environment"]["HEADWATER_WEB_HOST"] == "0.0.0.0"

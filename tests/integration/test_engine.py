@@ -2,7 +2,6 @@
 
 import asyncio
 import collections
-import os
 import random
 import signal
 import subprocess
@@ -26,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 class Bench:
     """Topics, input and workers of one run, and what can be read of it afterwards."""
 
-    def __init__(self, bootstrap: str, guarantee: str) -> None:
+    def __init__(self, bootstrap: str, guarantee: str, logs: Path) -> None:
+        self.logs = logs
         self.bootstrap = bootstrap
         self.guarantee = guarantee
         self.name = f"tally-{uuid.uuid4().hex[:8]}"
@@ -57,14 +57,13 @@ class Bench:
         await producer.stop()
 
     def start(self) -> subprocess.Popen[bytes]:
-        log = Path(os.environ.get("HEADWATER_TEST_LOGS", "/tmp"), f"{self.name}-{len(self.workers)}.log").open("wb")
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.tally_worker", self.bootstrap, self.name, self.guarantee],
-            cwd=ROOT,
-            stdout=log,
-            stderr=log,
-        )
-        log.close()
+        with (self.logs / f"{self.name}-{len(self.workers)}.log").open("wb") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "tests.integration.tally_worker", self.bootstrap, self.name, self.guarantee],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
         self.workers.append(worker)
         return worker
 
@@ -90,9 +89,9 @@ class Bench:
         finally:
             await consumer.stop()
 
-    async def answers(self, timeout: float = 40.0) -> list[bytes]:
+    async def answers(self, patience: float = 40.0) -> list[bytes]:
         """The answers, once there is one for every event, or what there is at the timeout."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + patience
         while True:
             values = [record.value for record in await self.read(f"{self.name}-answers")]
             if len({v.split(b":")[0] for v in values}) >= EVENTS or time.monotonic() > end:
@@ -120,8 +119,8 @@ def assert_exactly_once(bench: Bench, answers: list[bytes], counts: dict[str, in
 
 
 @pytest.fixture(params=["exactly_once"])
-def bench(kafka: str, request: pytest.FixtureRequest) -> Any:
-    made = Bench(kafka, request.param)
+def bench(kafka: str, request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    made = Bench(kafka, request.param, tmp_path)
     yield made
     made.end()
 
@@ -179,8 +178,8 @@ def test_workers_that_come_and_go_answer_each_event_once(bench: Bench) -> None:
     asyncio.run(scenario())
 
 
-def test_at_least_once_skips_no_event(kafka: str) -> None:
-    bench = Bench(kafka, "at_least_once")
+def test_at_least_once_skips_no_event(kafka: str, tmp_path: Path) -> None:
+    bench = Bench(kafka, "at_least_once", tmp_path)
 
     async def scenario() -> None:
         await bench.prepare()
