@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from streaming.checkpoint import Step, no_step
 from streaming.config import EngineConfig
 from streaming.engine import Engine
+from streaming.errors import EngineError
 from streaming.tables import StateTableManager
 from streaming.telemetry import Metrics
 from streaming.transport import Transport
@@ -66,11 +68,15 @@ class StreamApp(faust.App):
             **options,
         )
 
+        self.failure: BaseException | None = None
         self.companions: list[mode.Service] = []
         """Services that run from the first moment to the last, also while recovering."""
         self.engine.lessons = LogChannel(self, maxsize=4)
         self.engine.refused = self._fetch_again
         self.engine.reached = self._reached
+
+    def _create_directories(self) -> None:
+        """Create none: all state is in Kafka."""
 
     def _fetch_again(self, tp: TopicPartition, mark: int) -> None:
         consumer: Any = self.consumer
@@ -121,7 +127,9 @@ class StreamApp(faust.App):
 
     async def fail(self, exc: BaseException) -> None:
         """End the worker: nothing in memory may be trusted any more."""
-        log.critical("the worker ends: %s", exc, exc_info=exc)
+        # A traceback is for mistakes of this program; the engine's own errors say what to do.
+        log.critical("the worker ends: %s", exc, exc_info=None if isinstance(exc, EngineError) else exc)
+        self.failure = self.failure or exc
         for unit in self.engine.units():
             unit.close()
         # A clean stop needs the broker; if it takes too long, end all the same.
@@ -130,5 +138,15 @@ class StreamApp(faust.App):
 
 
 def run(app: StreamApp, *, loglevel: str = "INFO") -> None:
-    """Run the app as a worker process until it is told to stop. Exits with a non-zero code when it fails."""
-    faust.Worker(app, loglevel=loglevel, quiet=False, redirect_stdouts=False).execute_from_commandline()
+    """Run the app as a worker process until it is told to stop.
+
+    Exits with 0 when it was told to stop, else with another code and what went wrong as its last words.
+    """
+    worker = faust.Worker(app, loglevel=loglevel, quiet=False, redirect_stdouts=False)
+    try:
+        worker.execute_from_commandline()
+    finally:
+        if app.failure is not None:
+            sys.stderr.write(f"\nError: {app.failure}\n")
+            sys.stderr.flush()
+            os._exit(EXIT_FAILED)  # Faust's own code for a crash can be 0

@@ -3,6 +3,7 @@
 Used by `headwater topics`, `doctor`, `demo` and by the worker at its start.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from streaming.errors import StartupError
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
 
+VISIBLE_TRIES = 150
 ALREADY_EXISTS = 36
 UNKNOWN_TOPIC = 3
 NOT_PERMITTED = {29, 31}  # topic and cluster authorization failed
@@ -158,12 +160,22 @@ async def ensure(
         for name, code, *message in response.topic_errors:
             if code not in (0, ALREADY_EXISTS):
                 raise _cannot_create(name, code, message[0] if message else None)
-        missing_now = {spec.name: spec.partitions for spec in missing}
-        counts = {**counts, **missing_now}
+        counts |= await _visible(admin, missing)
     found = problems(specs, counts)
     if found:
         raise StartupError("\n".join(found))
     return missing
+
+
+async def _visible(admin: AIOKafkaAdminClient, created: Sequence[TopicSpec]) -> dict[str, int]:
+    """Wait until the cluster says that the new topics are there; it answers the creation before that."""
+    names = [spec.name for spec in created]
+    for _ in range(VISIBLE_TRIES):
+        counts = await partition_counts(admin, names)
+        if len(counts) == len(names):
+            break
+        await asyncio.sleep(0.1)
+    return counts
 
 
 def _cannot_create(name: str, code: int, message: str | None) -> StartupError:

@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+from river import linear_model
+
 from features import count, distinct, ewm, field, function, hour_of_day, mean, one_hot, since_last, std
 from pipelines.definition import Pipeline
 from pipelines.flights import Arrival, Departure, flights
@@ -58,3 +60,24 @@ def always_breaking(event: Any) -> float:
 pipeline = named(RUN)
 careless = named(RUN, features=[*FEATURES, function("breaking", breaking)])
 wrong = named(RUN, features=[*FEATURES, function("always_breaking", always_breaking)])
+
+
+class Fragile(linear_model.LogisticRegression):
+    """A user's model that cannot predict for one distance, nor learn from another."""
+
+    def predict_proba_one(self, x: Any, **options: Any) -> Any:
+        """Raise, or predict."""
+        if x["distance"] == 666.0:
+            message = "cannot predict this"
+            raise ArithmeticError(message)
+        return super().predict_proba_one(x, **options)  # type: ignore[no-untyped-call]
+
+    def learn_one(self, x: Any, y: Any, w: Any = 1.0) -> None:
+        """Raise, or learn."""
+        if x["distance"] == 667.0:
+            message = "cannot learn this"
+            raise ArithmeticError(message)
+        super().learn_one(x, y, w)
+
+
+fragile = named(RUN, model=Fragile)
