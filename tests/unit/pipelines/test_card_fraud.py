@@ -75,9 +75,11 @@ def test_some_chargebacks_were_a_mistake(items: Items) -> None:
     said = defaultdict(list)
     for item in items:
         if isinstance(item, Chargeback):
-            said[item.purchase_id].append(item.fraud)
-    assert set(map(tuple, said.values())) == {(True,), (True, False)}
-    assert sum(len(words) == 2 for words in said.values()) > 20
+            said[item.purchase_id].append(item)
+    assert {tuple(item.fraud for item in items) for items in said.values()} == {(True,), (True, False)}
+    settled = [last.reported_at - first.reported_at for first, *rest in said.values() for last in rest]
+    assert len(settled) > 20
+    assert set(settled) == {timedelta(days=2)}
 
 
 def test_thieves_change_their_ways(items: Items) -> None:

@@ -76,10 +76,10 @@ def test_users_package_is_found_too(folder: Path) -> None:
     assert load_pipeline("hw_shops.paris:mine") is load_pipeline("hw_shops.paris:mine")
 
 
-def test_users_module_does_not_hide_an_installed_one(folder: Path) -> None:
-    (folder / "river.py").write_text("raise RuntimeError")
-    (folder / "hw_quay.py").write_text(MINE)
-    assert load_pipeline("hw_quay:mine").name == "mine"
+def test_users_module_does_not_hide_an_installed_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    (folder / "colorsys.py").write_text(MINE)
+    assert "module colorsys has no 'mine'" in refusal("colorsys:mine")
 
 
 @pytest.mark.parametrize(
