@@ -7,17 +7,19 @@ from typing import Any
 
 import click
 import msgspec
-from learning.backtest import BacktestResult, backtest
-from pipelines.definition import Pipeline
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from learning.backtest import BacktestResult, backtest
+from pipelines.definition import Pipeline
+
 DEFAULT_FREEZE = {"flights": datetime(2013, 2, 1, tzinfo=UTC)}
+WIDTH = 78  # the table is at least as wide as its title, up to a narrow terminal's width
 
 
 def freeze_ms(pipeline: Pipeline, freeze_after: datetime | None) -> int | None:
-    """The instant after which a frozen copy is scored beside, if any."""
+    """The instant from which on a frozen copy is scored beside, if any."""
     when = freeze_after or DEFAULT_FREEZE.get(pipeline.name)
     return None if when is None else int(when.timestamp() * 1000)
 
@@ -29,7 +31,7 @@ def run(pipeline: Pipeline, freeze_at: int | None, console: Console) -> tuple[Ba
         raise click.ClickException(message)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     started = time.monotonic()
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"reading {pipeline.name}")
 
         def counted() -> Iterator[Any]:
@@ -52,9 +54,12 @@ def as_dict(pipeline: Pipeline, result: BacktestResult, seconds: float) -> dict[
 
 def table(pipeline: Pipeline, values: dict[str, Any]) -> Table:
     """The result as people read it: the model, and where there is one its frozen copy beside it."""
-    counts = [f"{v:,} {k}" for k, v in values.items() if isinstance(v, int)]
+    always = ("events", "predictions", "labels", "examples")  # of the other counts, zeros say nothing
+    numbers = {name: value for name, value in values.items() if isinstance(value, int) and (value or name in always)}
+    counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in numbers.items())
     frozen: dict[str, float] = values.get("frozen") or {}
-    shown = Table(title=f"{pipeline.name}: {', '.join(counts)} in {values['seconds']:.1f} s", title_justify="left")
+    title = f"{pipeline.name}: {counts} in {values['seconds']:.1f} s"
+    shown = Table(title=title, title_justify="left", min_width=min(len(title), WIDTH))
     shown.add_column("metric")
     shown.add_column("keeps learning", justify="right")
     if frozen:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -10,20 +9,20 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from streaming.brokers import free_port
 
-def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+__all__ = ["end_with", "free_port", "start", "stop"]
+
+ROOT = Path(__file__).parent.parent
+# The folder that the user is in may hold an `app` of its own, so it must not come first in sys.path, as -m has it.
+PROGRAM = "import sys; sys.path.append(sys.argv.pop(1)); from app.cli import main; main(prog_name='headwater')"
 
 
 def start(arguments: list[str], env: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
     """Start `headwater ARGUMENTS` in a session of its own, so that Ctrl-C reaches the demo alone."""
     with log.open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "app.cli", *arguments],
+            [sys.executable, "-P", "-c", PROGRAM, str(ROOT), *arguments],
             env={**os.environ, **env},
             stdin=subprocess.DEVNULL,
             stdout=out,

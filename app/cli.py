@@ -1,13 +1,16 @@
 """`headwater` on the command line: thin commands; the work is in the module that shares each command's name."""
 
+import json
 import os
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from app import backtest as backtesting
 from app import children
@@ -16,10 +19,23 @@ from app import doctor as doctoring
 from app import produce as producing
 from app import status as statuses
 from app import tail as tailing
-from app.people import console, for_people, pipeline_of, print_json, run, settings_for, stderr
+from app.people import (
+    console,
+    for_people,
+    interruptible,
+    pipeline_of,
+    print_json,
+    quiet,
+    run,
+    settings_for,
+    stderr,
+)
 from app.settings import Settings
+from pipelines.definition import Pipeline
 from streaming import topics as topic_room
+from streaming.brokers import LocalKafka
 from streaming.config import EngineConfig
+from streaming.errors import StartupError
 
 pipeline_option = click.option("--pipeline", help="Built-in name or package.module:name [HEADWATER_PIPELINE].")
 broker_option = click.option("--broker", help="Kafka bootstrap servers [HEADWATER_BROKER].")
@@ -32,12 +48,13 @@ class People(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command inside `for_people`."""
+        quiet()
         with for_people():
             return super().invoke(ctx)
 
 
 @click.group(cls=People, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="headwater")
+@click.version_option(package_name="headwater", prog_name="headwater")
 def main() -> None:
     """One stream that both learns and predicts: Kafka events in, predictions out."""
 
@@ -45,22 +62,28 @@ def main() -> None:
 @main.command()
 @pipeline_option
 @broker_option
-@click.option("--web-port", type=int, help="Port of /metrics on loopback [HEADWATER_WEB_PORT].")
+@click.option("--web-port", type=click.IntRange(0, 65_535), help="Port of its web server [HEADWATER_WEB_PORT].")
 @end_with_option
 def worker(pipeline: str | None, broker: str | None, web_port: int | None, end_with: int | None) -> None:
     """Run one worker: score events, join labels, learn, watch.
 
     \b
-    Before:  a Kafka broker (`headwater kafka up` runs a local one), and its topics (`headwater topics create`)
-    Set:     HEADWATER_BROKER=localhost:9092   HEADWATER_PIPELINE=flights   or the options below
-    Check:   `headwater doctor`
-    Feed:    `headwater produce`
-    See:     http://127.0.0.1:6066/metrics     `headwater status`     `headwater tail predictions`
-    Scale:   start more workers with the same settings (another HEADWATER_WEB_PORT on the same machine);
-             up to as many as the events topic has partitions
-    Stop:    Ctrl-C or SIGTERM; it checkpoints first. SIGKILL loses nothing either.
+    Before:  a Kafka broker; `headwater kafka up` runs a local one. Missing topics are created;
+             `headwater topics create` does so beforehand, `headwater doctor` looks whether all is well.
+    Set:     HEADWATER_BROKER=localhost:9092  HEADWATER_PIPELINE=flights  or the options below.
+             HEADWATER_GUARANTEE=exactly_once needs a broker with transactions, as Apache Kafka has.
+             A secured broker: HEADWATER_SECURITY_PROTOCOL, HEADWATER_SASL_*, HEADWATER_SSL_CA_FILE.
+    Feed:    `headwater produce` replays the pipeline's data set. Your own producers write JSON as
+             docs/topics.md says, an event and its label with the same key, partitioned by murmur2.
+    See:     http://127.0.0.1:6066/metrics, /health/live (200 while it runs), /health/ready (503 while
+             it recovers); `headwater status`; `headwater tail predictions`.
+    Scale:   start more with the same settings, up to as many as the events topic has partitions;
+             on one machine each with another HEADWATER_WEB_PORT.
+    Stop:    Ctrl-C or SIGTERM: it checkpoints and ends with exit code 0. SIGKILL loses nothing either.
+             When it cannot go on, its last words say why and its exit code is not 0; start it again.
 
-    All settings: docs/settings.md. State is in Kafka; the worker keeps none on disk.
+    \b
+    State is in Kafka, none on disk. All settings are in docs/settings.md.
     """  # noqa: D301  # click reads the control character \b as "keep these lines"
     from app import worker as working  # noqa: PLC0415  # imports Faust, which the other commands do without
 
@@ -71,10 +94,19 @@ def worker(pipeline: str | None, broker: str | None, web_port: int | None, end_w
 
 @main.command()
 @click.argument("name", required=False)
-@click.option("--freeze-after", type=click.DateTime(["%Y-%m-%d"]), help="Show a copy frozen after this UTC day.")
+@click.option(
+    "--freeze-after",
+    metavar="YYYY-MM-DD",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Beside it, a copy that stops learning when this day begins (UTC).",
+)
 @json_option
 def backtest(name: str | None, freeze_after: datetime | None, as_json: bool) -> None:
-    """Run pipeline NAME over its data set without Kafka, and show what it reached."""
+    """Run pipeline NAME over its data set, without Kafka.
+
+    Each event is predicted before its outcome is learned, in the order of event time, by the same code as in a
+    worker. NAME is a built-in one or package.module:name; left out, it is HEADWATER_PIPELINE.
+    """
     pipeline = pipeline_of(settings_for(pipeline=name))
     freeze_at = backtesting.freeze_ms(pipeline, freeze_after and freeze_after.replace(tzinfo=UTC))
     result, seconds = backtesting.run(pipeline, freeze_at, stderr)
@@ -89,7 +121,7 @@ def backtest(name: str | None, freeze_after: datetime | None, as_json: bool) -> 
 @pipeline_option
 @broker_option
 @click.option("--speed", default="max", show_default=True, help="Times real time, or max.")
-@click.option("--limit", type=click.IntRange(1), help="Only so many events, and their labels.")
+@click.option("--limit", type=click.IntRange(1), help="Only so many events, and their labels up to the horizon.")
 @json_option
 @end_with_option
 def produce(  # noqa: PLR0917  # click passes by name
@@ -100,7 +132,11 @@ def produce(  # noqa: PLR0917  # click passes by name
     as_json: bool,
     end_with: int | None,
 ) -> None:
-    """Replay the pipeline's data set into its events and labels topics."""
+    """Replay the pipeline's data set into its topics.
+
+    Events go to the events topic and labels to the labels topic, each when its time has come. The topics must be
+    there: `headwater topics create`.
+    """
     if end_with is not None:
         children.end_with(end_with)
     settings, factor = settings_for(pipeline=pipeline, broker=broker), _speed(speed)
@@ -112,7 +148,7 @@ def produce(  # noqa: PLR0917  # click passes by name
     _checked(definition, config)
     started = time.monotonic()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=stderr, transient=True) as bar:
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task("producing")
 
         def show(done: producing.Produced) -> None:
@@ -141,7 +177,9 @@ def _speed(text: str) -> float | None:
     return value
 
 
-def _checked(pipeline: Any, config: EngineConfig) -> int:
+def _checked(pipeline: Pipeline, config: EngineConfig) -> int:
+    """The events topic's partition count. Raises StartupError with everything that is wrong with the topics."""
+
     async def ask() -> int:
         async with topic_room.admin_client(config) as admin:
             specs = topic_room.topics_of(pipeline, config.app_id, config.partitions)
@@ -157,9 +195,10 @@ def _checked(pipeline: Any, config: EngineConfig) -> int:
 @click.option("--from-beginning", is_flag=True, help="Everything there is, not only what comes.")
 @click.option("--limit", type=click.IntRange(1), help="End after so many records.")
 def tail(what: str, pipeline: str | None, broker: str | None, from_beginning: bool, limit: int | None) -> None:
-    """Follow predictions, training-log, drift or dead-letters, one JSON document a line, until Ctrl-C."""
-    import json  # noqa: PLC0415
+    """Follow an output topic, one JSON document a line.
 
+    Until Ctrl-C, or the limit. Without a topic: predictions.
+    """
     settings = settings_for(pipeline=pipeline, broker=broker)
     definition = pipeline_of(settings)
     config, topic = settings.engine_config(definition.name), tailing.WHAT[what](definition)
@@ -207,10 +246,18 @@ def create(pipeline: str | None, broker: str | None, as_json: bool) -> None:
 @broker_option
 @json_option
 def check(pipeline: str | None, broker: str | None, as_json: bool) -> None:
-    """Check that every topic exists and that partition counts agree."""
+    """Check that every topic exists and that partition counts agree.
+
+    The exit code is 1 where there is a problem.
+    """
     settings = settings_for(pipeline=pipeline, broker=broker)
     definition = pipeline_of(settings)
-    count = _checked(definition, settings.engine_config(definition.name))
+    try:
+        count = _checked(definition, settings.engine_config(definition.name))
+    except StartupError as error:
+        if as_json:
+            print_json({"ok": False, "problems": str(error).splitlines()})
+        raise
     if as_json:
         print_json({"ok": True, "partitions": count})
     else:
@@ -222,7 +269,11 @@ def check(pipeline: str | None, broker: str | None, as_json: bool) -> None:
 @broker_option
 @json_option
 def doctor(pipeline: str | None, broker: str | None, as_json: bool) -> None:
-    """Look for what is known to go wrong; exit code 1 where there is a problem."""
+    """Look for what is known to go wrong.
+
+    Settings, definition, broker, topics and their partitions, and whether the producers' partitioners agree. The exit
+    code is 1 where there is a problem.
+    """
     settings = settings_for(pipeline=pipeline, broker=broker)
     definition = pipeline_of(settings)
 
@@ -235,9 +286,9 @@ def doctor(pipeline: str | None, broker: str | None, as_json: bool) -> None:
         rows = [{"check": f.check, "verdict": f.verdict, "message": f.message} for f in findings]
         print_json({"ok": not bad, "findings": rows})
     else:
-        signs = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[red]problem[/]"}
         for finding in findings:
-            console.print(f"{signs[finding.verdict]:>20} {finding.check}: {finding.message}", highlight=False)
+            verdict = Text(f"{finding.verdict:>7}", style=doctoring.STYLES[finding.verdict])
+            console.print(verdict, f"{finding.check}: {finding.message}", markup=False, highlight=False, soft_wrap=True)
     if bad:
         raise SystemExit(1)
 
@@ -247,7 +298,11 @@ def doctor(pipeline: str | None, broker: str | None, as_json: bool) -> None:
 @broker_option
 @json_option
 def status(pipeline: str | None, broker: str | None, as_json: bool) -> None:
-    """Show lag per partition, and the numbers of the worker on this machine."""
+    """Show lag per partition, and the numbers of a worker.
+
+    The worker is the one that answers at HEADWATER_WEB_HOST and HEADWATER_WEB_PORT. Lag is how many records of an
+    events or labels partition are not part of a checkpoint yet.
+    """
     settings = settings_for(pipeline=pipeline, broker=broker)
     values = run(statuses.status(settings, pipeline_of(settings)))
     if as_json:
@@ -270,23 +325,25 @@ def kafka() -> None:
 
 
 @kafka.command()
-def up() -> None:
-    """Run a local Apache Kafka until Ctrl-C."""
-    from streaming.brokers import LocalKafka  # noqa: PLC0415  # resolves jars, which no other command needs
+@click.option("--port", type=click.IntRange(1, 65_535), help="Where it listens, on loopback. [default: a free one]")
+def up(port: int | None) -> None:
+    """Run a local Apache Kafka until Ctrl-C.
 
-    settings = settings_for()
-    with LocalKafka(settings.data_dir / "kafka") as broker:
-        console.print(f"Kafka answers at {broker.bootstrap}; Ctrl-C ends it. In other shells:")
-        console.print(f"export HEADWATER_BROKER={broker.bootstrap}", markup=False, highlight=False)
-        _until_interrupted()
-
-
-def _until_interrupted() -> None:
+    One node for trying things out; what it holds is kept in HEADWATER_DATA_DIR for the next time.
+    """
+    folder = settings_for().data_dir / "kafka"
     try:
-        while True:
-            time.sleep(3600)
+        with interruptible(), ExitStack() as stack:
+            with stderr.status("starting Kafka (the first time its jars are fetched, about 20 s)"):
+                broker = stack.enter_context(LocalKafka(folder, port=port))
+            click.echo(f"Kafka answers at {broker.bootstrap}; Ctrl-C ends it. In other shells:")
+            click.echo(f"export HEADWATER_BROKER={broker.bootstrap}")
+            while broker.running:
+                time.sleep(0.5)
+            message = f"Kafka ended by itself; its log is {broker.log}"
+            raise click.ClickException(message)
     except KeyboardInterrupt:
-        return
+        click.echo("ended; nothing is left running")
 
 
 @main.command()
@@ -294,11 +351,14 @@ def _until_interrupted() -> None:
 @click.option("--speed", default="20000", show_default=True, help="Times real time, or max.")
 @click.option("--seconds", type=click.FloatRange(1), help="End by itself after so long.")
 def demo(pipeline: str | None, speed: str, seconds: float | None) -> None:
-    """Start a local Kafka, a worker and a producer, and watch the model learn, until Ctrl-C."""
+    """Watch a model learn: Kafka, worker and producer at once.
+
+    Until Ctrl-C, with everything on this machine and nothing left afterwards.
+    """
     settings: Settings = settings_for(pipeline=pipeline)
     _speed(speed)
     demonstration.run(settings, pipeline_of(settings), speed=speed, seconds=seconds, parent=os.getpid())
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="headwater")

@@ -5,36 +5,39 @@ Whatever ends it (Ctrl-C, SIGTERM, --seconds), everything it started ends with i
 
 import asyncio
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+import aiohttp
 import click
 import msgspec
-from pipelines.definition import Pipeline
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from app import children
-from app.people import console
+from app.people import console, interruptible
 from app.people import run as run_coroutine
 from app.settings import Settings
 from app.status import scrape
-from learning.records import DriftEvent, Example, Prediction, decode_log
+from learning.quality import best_class
+from learning.records import DriftEvent, Example, Prediction, Value, decode_log
+from pipelines.definition import Pipeline
 from streaming import clients, topics
+from streaming.brokers import LocalKafka
 from streaming.config import EngineConfig
 
 ROWS = 12
-MEMORY = 200  # predictions whose outcome may still come
+FRAME = 19  # lines of the board that are not rows of its latest predictions
+WORKER_LOG, PRODUCER_LOG = "worker.log", "producer.log"
+MEMORY = 200  # predictions whose outcome may still come, and outcomes whose prediction may
 
 
 class Board:
@@ -44,7 +47,7 @@ class Board:
         self.pipeline = pipeline
         self.url = url
         self.predictions: OrderedDict[str, Prediction] = OrderedDict()
-        self.outcomes: deque[Example] = deque(maxlen=ROWS)
+        self.outcomes: OrderedDict[str, Example] = OrderedDict()
         self.drifts: deque[DriftEvent] = deque(maxlen=3)
         self.samples: Mapping[str, float] = {}
         self.rate = 0.0
@@ -52,13 +55,13 @@ class Board:
 
     def prediction(self, prediction: Prediction) -> None:
         """A prediction was made."""
-        self.predictions[prediction.id] = prediction
-        while len(self.predictions) > MEMORY:
-            self.predictions.popitem(last=False)
+        if prediction.id not in self.outcomes:  # it may come through its topic after its outcome through another
+            _remember(self.predictions, prediction)
 
     def outcome(self, example: Example) -> None:
         """An outcome arrived."""
-        self.outcomes.append(example)
+        self.predictions.pop(example.id, None)
+        _remember(self.outcomes, example)
 
     def measured(self, samples: Mapping[str, float], now: float) -> None:
         """The worker's metrics were read at this monotonic time."""
@@ -72,19 +75,24 @@ class Board:
         value = self.samples.get(f'quality{{metric="{name}"}}')
         return "-" if value is None else f"{value:.4f}"
 
-    def __rich__(self) -> Group:
+    def __rich_console__(self, console: Console, _options: ConsoleOptions) -> RenderResult:
+        """Everything, with as many rows as there is room for."""
         get = self.samples.get
-        head = Text.assemble(
-            (f"Headwater {self.pipeline.name}  ", "bold"),
-            f"{self.rate:,.0f} events/s   {get('events_total', 0):,.0f} events"
-            f"   {get('predictions_total', 0):,.0f} predictions   {get('training_examples_total', 0):,.0f} learned"
-            f"   model version {get('model_version', 0):,.0f}",
+        yield Text.assemble(
+            (f"Headwater {self.pipeline.name}", "bold"),
+            f"   {self.rate:,.0f} events/s   model version {get('model_version', 0):,.0f}",
         )
-        foot = Text(f"metrics: {self.url}    Ctrl-C ends everything", style="dim")
-        return Group(head, self._quality(), self._latest(), self._drift(), foot)
+        yield Text(
+            f"{get('events_total', 0):,.0f} events   {get('predictions_total', 0):,.0f} predictions"
+            f"   {get('training_examples_total', 0):,.0f} learned"
+        )
+        yield self._quality()
+        yield self._latest(max(2, min(ROWS, console.height - FRAME)))
+        yield self._drift()
+        yield Text(f"metrics: {self.url}    Ctrl-C ends everything", style="dim")
 
     def _quality(self) -> Table:
-        shown = Table("predicted before learned", title="quality so far", title_justify="left")
+        shown = Table("metric", title="quality so far; each was predicted before it was learned", title_justify="left")
         for column in ("keeps learning", "last outcomes", "frozen copy", "while frozen", "base rate"):
             shown.add_column(column, justify="right")
         q = self.quality
@@ -99,26 +107,12 @@ class Board:
                 shown.add_row(name, q(name), q(f"rolling_{name}"), q(f"frozen_{name}"), "-", "-")
         return shown
 
-    def _latest(self) -> Table:
+    def _latest(self, rows: int) -> Table:
         shown = Table("id", "key", "predicted", "outcome", "version", title="latest", title_justify="left")
-        for example in list(self.outcomes)[-ROWS // 2 :]:
-            row = (
-                example.id,
-                example.key,
-                _short(example.prediction),
-                str(example.outcome),
-                f"{example.version:,}",
-            )
-            shown.add_row(*row, style="green")
-        for prediction in list(self.predictions.values())[-ROWS // 2 :]:
-            row = (
-                prediction.id,
-                prediction.key,
-                _short(prediction.prediction),
-                "…",
-                f"{prediction.version:,}",
-            )
-            shown.add_row(*row)
+        for example in list(self.outcomes.values())[-(rows // 2) :]:
+            shown.add_row(*_row(example, str(example.outcome)), style="green")
+        for prediction in list(self.predictions.values())[-(rows // 2) :]:
+            shown.add_row(*_row(prediction, "…"))
         return shown
 
     def _drift(self) -> Text:
@@ -130,10 +124,22 @@ class Board:
         return Text("\n".join(lines), style="yellow")
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, Mapping):
-        best = max(value, key=lambda name: value[name])
-        return f"{best} {value[best]:.3f}"
+def _remember(there: OrderedDict[str, Any], record: Prediction | Example) -> None:
+    there[record.id] = record
+    while len(there) > MEMORY:
+        there.popitem(last=False)
+
+
+def _row(record: Prediction | Example, outcome: str) -> tuple[Text, ...]:
+    """Cells as text: ids and keys are the user's, and may look like markup."""
+    cells = (record.id, record.key, _short(record.prediction), outcome, f"{record.version:,}")
+    return tuple(map(Text, cells))
+
+
+def _short(value: Value) -> str:
+    if isinstance(value, dict):
+        best = best_class(value)
+        return "-" if best is None else f"{best} {value[best]:.3f}"
     return f"{value:.3f}"
 
 
@@ -167,24 +173,55 @@ async def measure(board: Board) -> None:
         await asyncio.sleep(1.0)
 
 
-Processes = Mapping[str, tuple["subprocess.Popen[bytes]", Path]]
+async def ready(url: str, worker: "subprocess.Popen[bytes]") -> None:
+    """Wait until the worker takes records, or has ended. Events that wait for it would be predicted by no model."""
+    timeout = aiohttp.ClientTimeout(total=2)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        while worker.poll() is None:
+            try:
+                async with session.get(url) as response:
+                    if response.status == 200:
+                        return
+            except (TimeoutError, aiohttp.ClientError, OSError):
+                pass
+            await asyncio.sleep(0.1)
 
 
-async def watch(
-    board: Board, pipeline: Pipeline, config: EngineConfig, processes: Processes, seconds: float | None
-) -> None:
+class Parts(msgspec.Struct):
+    """What the demo runs besides itself."""
+
+    broker: LocalKafka
+    worker: "subprocess.Popen[bytes]"
+    producer: "subprocess.Popen[bytes]"
+    folder: Path
+
+    def trouble(self) -> str | None:
+        """What is wrong with them, for people; None while all is well."""
+        if not self.broker.running:
+            return self._last("kafka", self.broker.log, "ended")
+        if (code := self.worker.poll()) is not None:
+            return self._last("worker", self.folder / WORKER_LOG, f"ended with exit code {code}")
+        if code := self.producer.poll():  # 0 is the end of its data set
+            return self._last("producer", self.folder / PRODUCER_LOG, f"ended with exit code {code}")
+        return None
+
+    @staticmethod
+    def _last(name: str, log: Path, what: str) -> str:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        return f"the {name} {what}; its last lines:\n{tail}"
+
+
+async def watch(board: Board, pipeline: Pipeline, config: EngineConfig, parts: Parts, seconds: float | None) -> None:
     """Show the board until the time is over. Raises ClickException when a process of the demo failed."""
     tasks = [asyncio.create_task(feed(board, pipeline, config)), asyncio.create_task(measure(board))]
     until = None if seconds is None else time.monotonic() + seconds
+    terminal = console.is_terminal
     try:
-        with Live(board, console=console, refresh_per_second=4, screen=console.is_terminal):
+        with Live(board, console=console, refresh_per_second=4, screen=True) if terminal else nullcontext():
             while until is None or time.monotonic() < until:
                 await asyncio.sleep(0.25)
-                for name, (process, log) in processes.items():
-                    if process.poll() not in (None, 0) or (name == "worker" and process.poll() == 0):
-                        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                        message = f"the {name} ended with exit code {process.returncode}; its last lines:\n{tail}"
-                        raise click.ClickException(message)
+                if trouble := parts.trouble():
+                    raise click.ClickException(trouble)
                 for task in tasks:
                     if task.done():
                         task.result()
@@ -192,22 +229,6 @@ async def watch(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the demo as Ctrl-C does, cleaning up."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, interrupt) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def run(settings: Settings, pipeline: Pipeline, *, speed: str, seconds: float | None, parent: int) -> None:
@@ -228,8 +249,6 @@ def _run(
     seconds: float | None,
     parent: int,
 ) -> None:
-    from streaming.brokers import LocalKafka  # noqa: PLC0415  # resolves jars, which no other command needs
-
     folder = Path(tempfile.mkdtemp(prefix="headwater-demo-"))
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     with console.status("starting a local Kafka (the first time its jars are fetched, about 20 s)"):
@@ -249,17 +268,22 @@ def _run(
         "HEADWATER_WEB_PORT": str(port),
         "HEADWATER_DATA_DIR": str(folder / "worker"),
     }
-    processes = {}
-    for name, options in (("worker", []), ("producer", ["--speed", speed])):
-        command = "worker" if name == "worker" else "produce"
-        log = folder / f"{name}.log"
-        process = children.start([command, *options, "--end-with", str(parent)], env, log)
+
+    def start(log: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        process = children.start([*arguments, "--end-with", str(parent)], env, folder / log)
         stack.callback(children.stop, process)
-        processes[name] = (process, log)
-    board = Board(pipeline, f"http://127.0.0.1:{port}/metrics")
-    run_coroutine(watch(board, pipeline, config, processes, seconds))
-    if not console.is_terminal or seconds is not None:
-        console.print(board)
+        return process
+
+    address = f"http://127.0.0.1:{port}"
+    worker = start(WORKER_LOG, "worker")
+    with console.status("starting the worker"):
+        run_coroutine(ready(f"{address}/health/ready", worker))
+    parts = Parts(broker, worker, start(PRODUCER_LOG, "produce", "--speed", speed), folder)
+    board = Board(pipeline, f"{address}/metrics")
+    try:
+        run_coroutine(watch(board, pipeline, config, parts, seconds))
+    finally:
+        console.print(board)  # the live view leaves nothing on the screen
 
 
 async def _create_topics(pipeline: Pipeline, config: EngineConfig) -> None:

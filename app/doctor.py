@@ -6,14 +6,15 @@ from typing import Literal
 import msgspec
 from aiokafka import TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
-from pipelines.definition import Pipeline
 
 from app.settings import Settings
+from pipelines.definition import Pipeline
 from streaming import clients, topics
 from streaming.config import EngineConfig
 from streaming.errors import StartupError
 
 SAMPLE = 200
+STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -40,8 +41,9 @@ async def examine(settings: Settings, pipeline: Pipeline) -> AsyncIterator[Findi
         yield Finding("broker", "problem", str(error))
         return
     if settings.replication_factor > brokers:
-        remedy = f"only {brokers} broker(s); lower HEADWATER_REPLICATION_FACTOR={settings.replication_factor}"
-        yield Finding("replication", "problem", remedy)
+        got = settings.replication_factor
+        message = f"got {got}, but only {brokers} broker(s) answer; lower HEADWATER_REPLICATION_FACTOR"
+        yield Finding("replication", "problem", message)
     found = topics.problems(specs, counts)
     for problem in found:
         yield Finding("topics", "problem", problem)

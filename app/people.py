@@ -1,19 +1,22 @@
-"""What the command line shares: errors for people instead of tracebacks, loading the pipeline, running coroutines."""
+"""What the command line shares: errors for people instead of tracebacks, loading the pipeline, ending in good order."""
 
 import asyncio
 import json
+import logging
+import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 import click
 from aiokafka.errors import KafkaConnectionError, KafkaError
-from pipelines.definition import DefinitionError, Pipeline
-from pipelines.loading import load_pipeline
 from rich.console import Console
 
 from app.settings import Settings, SettingsError, load_settings
 from features import FeatureDefinitionError
+from pipelines.definition import DefinitionError, Pipeline
+from pipelines.loading import load_pipeline
 from streaming.errors import EngineError
 
 T = TypeVar("T")
@@ -37,6 +40,28 @@ def for_people() -> Iterator[None]:
         raise click.ClickException(message) from error
 
 
+def quiet() -> None:
+    """Keep what libraries log off the screen; the errors that matter are raised. A worker logs as Faust sets it up."""
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, cleaning up; what is ignored (nohup) stays ignored."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def settings_for(**overrides: Any) -> Settings:
     """Settings from the environment and these options; an option that was not given is None."""
     return load_settings(**{name: value for name, value in overrides.items() if value is not None})
@@ -48,7 +73,7 @@ def pipeline_of(settings: Settings) -> Pipeline:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; Ctrl-C is the usual end of what follows a topic, so it is no error."""
+    """Run to the end. Raises KeyboardInterrupt at Ctrl-C."""
     return asyncio.run(coroutine)
 
 

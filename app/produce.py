@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
-from pipelines.definition import Pipeline
 
+from pipelines.definition import Pipeline
 from streaming import clients
 from streaming.config import EngineConfig
 
@@ -23,22 +23,25 @@ class Produced(msgspec.Struct):
 
 
 def limited(pipeline: Pipeline, items: Iterator[Any], limit: int | None) -> Iterator[Any]:
-    """The first `limit` events, and all labels that come among them or belong to them afterwards."""
+    """The first `limit` events, and their labels up to the horizon of the last of them."""
     if limit is None:
         yield from items
         return
-    open_ids: set[str] = set()
-    events = 0
+    ids: set[str | None] = set()
+    events = until = 0
     for item in items:
         if isinstance(item, pipeline.events.struct):
+            time_ms = pipeline.events.time_of(item)
             if events < limit:
-                events += 1
-                open_ids.add(pipeline.events.id_of(item) or "")
+                events, until = events + 1, time_ms + pipeline.horizon_ms
+                ids.add(pipeline.events.id_of(item))
                 yield item
-        elif pipeline.labels.id_of(item) in open_ids:
-            open_ids.discard(pipeline.labels.id_of(item) or "")
-            yield item
-        if events >= limit and not open_ids:
+        else:
+            time_ms = pipeline.labels.time_of(item)
+            if pipeline.labels.id_of(item) in ids:
+                yield item
+        # Some events never get a label, so waiting for the last one would read the data set to its end.
+        if events >= limit and time_ms > until:
             return
 
 
@@ -53,7 +56,8 @@ async def replay(
     """Write the data set's events and labels, `speed` times real time or as fast as the broker takes them.
 
     A record's key is its stream's key and its timestamp the event's time; aiokafka's default partitioner hashes
-    keys with murmur2 as Java's clients do, so the records land where a Java producer would put them.
+    keys with murmur2 as Java's clients do, so the records land where a Java producer would put them. Raises
+    KafkaError when a record could not be delivered.
     """
     if pipeline.source is None:
         message = f"pipeline {pipeline.name} has no data set to replay; give it one with source="
@@ -62,6 +66,13 @@ async def replay(
     producer = clients.producer(config)
     await producer.start()
     waiting: set[asyncio.Future[Any]] = set()
+    failures: list[BaseException] = []
+
+    def delivered(future: asyncio.Future[Any]) -> None:
+        waiting.discard(future)
+        if not future.cancelled() and (error := future.exception()) is not None:
+            failures.append(error)
+
     started, first_ms = time.monotonic(), None
     try:
         for number, item in enumerate(limited(pipeline, pipeline.source(), limit), 1):
@@ -81,7 +92,7 @@ async def replay(
                 timestamp_ms=done.last_time_ms,
             )
             waiting.add(future)
-            future.add_done_callback(waiting.discard)
+            future.add_done_callback(delivered)
             if is_event:
                 done.events += 1
             else:
@@ -90,9 +101,14 @@ async def replay(
                 progress(done)
                 await asyncio.sleep(0)
             if len(waiting) >= MAX_WAITING:
-                await asyncio.gather(*waiting)
-        await asyncio.gather(*waiting)
+                await asyncio.wait(waiting)
+            if failures:
+                break
+        if waiting:
+            await asyncio.wait(waiting)
     finally:
         await producer.stop()
+    if failures:
+        raise failures[0]
     progress(done)
     return done

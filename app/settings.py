@@ -5,17 +5,19 @@ Read once, at the entry point, and passed on. An unknown name is refused, with t
 
 import difflib
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streaming.config import EngineConfig
 
 PREFIX = "HEADWATER_"
+ADDRESS = re.compile(r"(?:[^\s,:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
 FOREIGN = {f"{PREFIX}DATA", f"{PREFIX}CACHE"}
 FOREIGN_PREFIX = f"{PREFIX}TEST_"
 """Names that belong to the tests, the optional data streams and the local broker, not to the worker."""
@@ -93,22 +95,48 @@ class Settings(BaseSettings):
         description="Folder for the worker's own files. State is not among them: it is in Kafka.",
     )
 
+    @field_validator("broker")
+    @classmethod
+    def _is_addresses(cls, value: str) -> str:
+        for address in value.split(","):
+            found = ADDRESS.fullmatch(address)
+            if found is None or not 0 < int(found[1]) <= 65_535:
+                message = "expected host:port[,host:port]"
+                raise ValueError(message)
+        return value
+
     def group(self, pipeline_name: str) -> str:
         """The application id: the setting, else one derived from the pipeline's name."""
         return self.app_id or f"headwater-{pipeline_name}"
 
     def security(self) -> dict[str, Any]:
-        """Arguments for aiokafka's clients."""
+        """Arguments for aiokafka's clients. Raises SettingsError."""
         if self.security_protocol == "PLAINTEXT":
             return {}
         options: dict[str, Any] = {"security_protocol": self.security_protocol}
         if "SSL" in self.security_protocol.split("_"):
-            options["ssl_context"] = ssl.create_default_context(cafile=self.ssl_ca_file)
+            options["ssl_context"] = self._ssl_context()
         if self.security_protocol.startswith("SASL"):
+            if not self.sasl_username:
+                message = (
+                    f"{PREFIX}SECURITY_PROTOCOL={self.security_protocol} needs a user;"
+                    f" set {PREFIX}SASL_USERNAME and {PREFIX}SASL_PASSWORD"
+                )
+                raise SettingsError(message)
             options["sasl_mechanism"] = self.sasl_mechanism
             options["sasl_plain_username"] = self.sasl_username
             options["sasl_plain_password"] = self.sasl_password.get_secret_value()
         return options
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        try:
+            return ssl.create_default_context(cafile=self.ssl_ca_file)
+        except OSError as error:  # no such file, or nothing that ssl can read
+            message = (
+                f"{PREFIX}SSL_CA_FILE: got {str(self.ssl_ca_file)!r}, which cannot be read as a PEM file of certificate"
+                f" authorities ({error.strerror or error}). Correct or unset it; see docs/settings.md."
+            )
+            raise SettingsError(message) from error
 
     def engine_config(self, pipeline_name: str | None = None) -> EngineConfig:
         """What the engine needs to be told. Without a name, the app id is built from the pipeline setting."""
@@ -162,4 +190,5 @@ def _explain(problem: dict[str, Any]) -> str:
     name = str(problem["loc"][0]) if problem["loc"] else "?"
     env = name if name.startswith(PREFIX) else PREFIX + name.upper()
     got = "***" if "password" in name.lower() else repr(problem.get("input"))
-    return f"{env}: got {got}; {problem['msg'].lower()}. Correct or unset it; see docs/settings.md."
+    said = problem["msg"].removeprefix("Value error, ")
+    return f"{env}: got {got}; {said[0].lower()}{said[1:]}. Correct or unset it; see docs/settings.md."

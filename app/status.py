@@ -5,17 +5,19 @@ from typing import Any
 
 import aiohttp
 from aiokafka import TopicPartition
-from pipelines.definition import Pipeline
 
 from app.metrics import parse
 from app.settings import Settings
+from pipelines.definition import Pipeline
 from streaming import recovery, topics
 from streaming.config import EngineConfig
+from streaming.errors import StartupError
 
 
 def metrics_url(settings: Settings) -> str:
     """Where the worker of these settings answers."""
-    return f"http://{settings.web_host}:{settings.web_port}/metrics"
+    host = f"[{settings.web_host}]" if ":" in settings.web_host else settings.web_host
+    return f"http://{host}:{settings.web_port}/metrics"
 
 
 async def scrape(url: str) -> Mapping[str, float] | None:
@@ -24,7 +26,7 @@ async def scrape(url: str) -> Mapping[str, float] | None:
         timeout = aiohttp.ClientTimeout(total=2)
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
             return parse(await response.text()) if response.status == 200 else None
-    except (TimeoutError, aiohttp.ClientError, OSError):
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError):  # ValueError: somebody else answers, with bytes
         return None
 
 
@@ -33,7 +35,10 @@ async def lags(pipeline: Pipeline, config: EngineConfig) -> dict[str, dict[str, 
     names = (pipeline.events.topic, pipeline.labels.topic)
     async with topics.admin_client(config) as admin:
         counts = await topics.partition_counts(admin, names)
-    tps = [TopicPartition(name, number) for name in names for number in range(counts.get(name, 0))]
+    if missing := [name for name in names if name not in counts]:
+        message = f"topic {missing[0]} does not exist; create it with `headwater topics create`"
+        raise StartupError(message)
+    tps = [TopicPartition(name, number) for name in names for number in range(counts[name])]
     committed = await recovery.committed_offsets(config, tps)
     ends = await recovery.end_offsets(config, tps)
     return {

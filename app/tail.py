@@ -5,8 +5,8 @@ from contextlib import aclosing
 from typing import Any
 
 import msgspec
-from pipelines.definition import Pipeline
 
+from pipelines.definition import Pipeline
 from streaming import clients, topics
 from streaming.config import EngineConfig
 from streaming.errors import StartupError
@@ -19,24 +19,18 @@ WHAT: dict[str, Callable[[Pipeline], str]] = {
 }
 
 
-async def follow(config: EngineConfig, *names: str, beginning: bool, end: bool = False) -> AsyncGenerator[Any, None]:
-    """Records of these topics, without end, or up to where they end now when `end` is set."""
+async def follow(config: EngineConfig, topic: str, *, beginning: bool) -> AsyncGenerator[Any, None]:
+    """Records of the topic, without end."""
     async with topics.admin_client(config) as admin:
-        missing = set(names) - set(await topics.partition_counts(admin, names))
-    if missing:
-        message = f"topic {min(missing)} does not exist; create it with `headwater topics create`"
-        raise StartupError(message)
+        if not await topics.partition_counts(admin, [topic]):
+            message = f"topic {topic} does not exist; create it with `headwater topics create`"
+            raise StartupError(message)
     offsets = "earliest" if beginning else "latest"
-    async with clients.consumer(config, *names, auto_offset_reset=offsets) as consumer:
-        ends = await consumer.end_offsets(consumer.assignment()) if end else {}
+    async with clients.consumer(config, topic, auto_offset_reset=offsets) as consumer:
         while True:
-            batches = await consumer.getmany(timeout_ms=200)
-            for tp, records in batches.items():
+            for records in (await consumer.getmany(timeout_ms=200)).values():
                 for record in records:
-                    if not end or record.offset < ends[tp]:
-                        yield record
-            if end and all([await consumer.position(tp) >= offset for tp, offset in ends.items()]):
-                return
+                    yield record
 
 
 def as_line(record: Any) -> dict[str, Any]:

@@ -12,7 +12,10 @@ BUILT_IN = {
     "flights": "pipelines.flights:flights",
     "card_fraud": "pipelines.card_fraud:card_fraud",
     "elec2": "pipelines.elec2:elec2",
+    "elec2_alma": "pipelines.elec2:elec2_alma",
+    "elec2_last_label": "pipelines.elec2:elec2_last_label",
     "phishing": "pipelines.phishing:phishing",
+    "phishing_alma": "pipelines.phishing:phishing_alma",
     "fraud_handbook": "pipelines.fraud_handbook:fraud_handbook",
 }
 

@@ -46,7 +46,7 @@ def docker_answers() -> bool:
 
 def docker_broker(stack: ExitStack) -> str:
     """Kafka in a container; it listens on the same port inside and outside, so that it can advertise it."""
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415
+    from testcontainers.core.container import DockerContainer
 
     port = free_port()
     settings = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import os
 import random
 import signal
 import subprocess
@@ -56,11 +57,12 @@ class Bench:
                 await asyncio.sleep(pause)
         await producer.stop()
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, die_at: str = "") -> subprocess.Popen[bytes]:
         with (self.logs / f"{self.name}-{len(self.workers)}.log").open("wb") as log:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "tests.integration.tally_worker", self.bootstrap, self.name, self.guarantee],
                 cwd=ROOT,
+                env={**os.environ, "HEADWATER_TEST_DIE_AT": die_at},
                 stdout=log,
                 stderr=log,
             )
@@ -138,24 +140,46 @@ def test_uninterrupted_worker_answers_each_event_once(bench: Bench) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_worker_ended_while_busy_loses_nothing_and_repeats_nothing(bench: Bench, how: signal.Signals) -> None:
-    chance = random.Random(7)
+@pytest.mark.timeout(400)
+def test_a_worker_killed_at_any_step_of_a_checkpoint_loses_nothing_and_repeats_nothing(bench: Bench) -> None:
+    steps = [f"{step}:{when}" for step in ("begin", "send", "offsets", "commit") for when in ("before", "after")]
+    chance = random.Random(3)
 
     async def scenario() -> None:
         await bench.prepare()
-        producing = asyncio.create_task(bench.produce(pause=0.4))
-        for _ in range(3):
-            worker = bench.start()
-            await asyncio.sleep(chance.uniform(4.0, 6.0))
-            worker.send_signal(how)
-            worker.wait(40)
+        producing = asyncio.create_task(bench.produce(pause=2.0))
+        for step in steps:
+            worker = bench.start(die_at=f"{step}@{chance.randint(2, 9)}")
+            code = await asyncio.to_thread(worker.wait, 60)
+            assert code == -signal.SIGKILL, f"it did not die at {step}"
         bench.start()
         await producing
         answers = await bench.answers()
         assert_exactly_once(bench, answers, await bench.counts())
 
     asyncio.run(scenario())
+
+
+def test_at_least_once_skips_no_event_at_a_rebalance(kafka: str, tmp_path: Path) -> None:
+    bench = Bench(kafka, "at_least_once", tmp_path)
+
+    async def scenario() -> None:
+        await bench.prepare()
+        producing = asyncio.create_task(bench.produce(pause=0.4))
+        first = bench.start()
+        await asyncio.sleep(5)
+        bench.start()
+        await asyncio.sleep(6)
+        first.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(first.wait, 40) == 0
+        await producing
+        ids = {int(value.split(b":")[0]) for value in await bench.answers()}
+        assert ids == set(range(EVENTS))
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        bench.end()
 
 
 def test_workers_that_come_and_go_answer_each_event_once(bench: Bench) -> None:
