@@ -104,7 +104,7 @@ def test_bad_events_are_dead_letters_and_good_ones_are_predicted(run: Run) -> No
     async def scenario() -> None:
         await run.prepare()
         await send(run, departures, mixed)
-        worker = run.start("careless", HEADWATER_WEB_PORT=str(port), HEADWATER_DEAD_LETTER_LIMIT="1")
+        worker = run.start("flights_run:careless", HEADWATER_WEB_PORT=str(port), HEADWATER_DEAD_LETTER_LIMIT="1")
         url = f"http://127.0.0.1:{port}/metrics"
         seen = await samples_when(url, "events_total", len(mixed))
         assert seen["events_total"] == len(mixed), run.last_words()
@@ -149,7 +149,7 @@ def test_a_model_that_raises_is_reported_and_passed_over(run: Run) -> None:
         await run.prepare()
         await send(run, run.pipeline.events.topic, events)
         await send(run, run.pipeline.labels.topic, [(b"JFK", label("unlearnable")), (b"JFK", label("good"))])
-        worker = run.start("fragile")
+        worker = run.start("flights_run:fragile")
         await run.until(2, 2, patience=30)
         letters: list[Any] = []
         for _ in range(20):
@@ -171,7 +171,7 @@ def test_a_definition_that_fails_on_everything_stops_the_worker_with_a_message(r
     async def scenario() -> None:
         await run.prepare()
         await send(run, run.pipeline.events.topic, [(b"JFK", event(flight_id=f"f{i}")) for i in range(150)])
-        worker = run.start("wrong")
+        worker = run.start("flights_run:wrong")
         assert await asyncio.to_thread(worker.wait, 60) != 0
         words = run.last_words()
         assert "100% of the last" in words

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from app.worker import prepared
 from learning.backtest import backtest
 from learning.learn import Learner
 from learning.records import Example, Prediction, decode_log
+from pipelines.card_fraud import Purchase
 from pipelines.definition import Pipeline
 from pipelines.flights import Departure, history
 from streaming.config import EngineConfig
+from tests.integration import cards_run
 from tests.integration.flights_run import named
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
@@ -55,9 +58,9 @@ def year() -> list[Any]:
 class Run:
     """Topics, workers and what they wrote, for one test."""
 
-    def __init__(self, kafka: str, logs: Path) -> None:
+    def __init__(self, kafka: str, logs: Path, make: Callable[[str], Pipeline] = named) -> None:
         self.name = f"r{uuid.uuid4().hex[:8]}"
-        self.pipeline: Pipeline = named(self.name)
+        self.pipeline = make(self.name)
         self.config = EngineConfig(bootstrap=kafka, app_id=f"headwater-{self.name}", partitions=PARTITIONS)
         self.workers: list[subprocess.Popen[bytes]] = []
         self._logs = logs
@@ -65,10 +68,10 @@ class Run:
     async def prepare(self) -> None:
         assert await prepared(self.pipeline, self.config) == PARTITIONS
 
-    def start(self, pipeline: str = "pipeline", **settings: str) -> "subprocess.Popen[bytes]":
+    def start(self, pipeline: str = "flights_run:pipeline", **settings: str) -> "subprocess.Popen[bytes]":
         environment = {
             "HEADWATER_BROKER": self.config.bootstrap,
-            "HEADWATER_PIPELINE": f"tests.integration.flights_run:{pipeline}",
+            "HEADWATER_PIPELINE": f"tests.integration.{pipeline}",
             "HEADWATER_TEST_RUN": self.name,
             "HEADWATER_SESSION_TIMEOUT": "6",
             "HEADWATER_WEB_PORT": "0",
@@ -100,7 +103,7 @@ class Run:
         await producer.start()
         pauses = max(1, len(items) // 500)
         for number, item in enumerate(items):
-            stream = self.pipeline.events if isinstance(item, Departure) else self.pipeline.labels
+            stream = self.pipeline.events if isinstance(item, Departure | Purchase) else self.pipeline.labels
             value, key = stream.encode(item), stream.key_of(item).encode()
             await producer.send(stream.topic, value, key, timestamp_ms=stream.time_of(item))
             if number % 500 == 499:
@@ -340,3 +343,43 @@ def test_waits_that_are_over_expire_and_nothing_else_does(run: Run, year: list[A
         assert {states.get(name) for name in over} <= {b"e", b""}, "waits that were over were not ended"
 
     asyncio.run(scenario())
+
+
+def test_silence_within_the_horizon_is_learned_as_genuine(kafka: str, tmp_path: Path) -> None:
+    """Purchases of thousands of cards, few of them ever labelled: what expires teaches, once, and not too early."""
+    run = Run(kafka, tmp_path, cards_run.named)
+    assert run.pipeline.source is not None
+    items = list(itertools.islice(run.pipeline.source(), 15_000))
+    purchases = {i.purchase_id: i for i in items if isinstance(i, Purchase)}
+    reported = {i.purchase_id for i in items if not isinstance(i, Purchase)}
+    newest = max(p.bought_at for p in purchases.values())
+    # Each partition has its own clock, so near the end of the stream some waits are over in one and not in another.
+    over = {
+        name
+        for name, p in purchases.items()
+        if newest - p.bought_at > run.pipeline.horizon + timedelta(hours=2) and name not in reported
+    }
+
+    async def scenario() -> None:
+        await run.prepare()
+        await run.produce(items)
+        run.start("cards_run:pipeline")
+        await run.until(len(purchases), len(over))
+        for _ in range(30):
+            log = [decode_log(r.value) for r in await run.read(run.pipeline.training_log_topic)]
+            silent = [r for r in log if isinstance(r, Example) and r.source == "expiry"]
+            names = collections.Counter(r.id for r in silent)
+            if over <= set(names):
+                break
+            await asyncio.sleep(1)
+        assert over - set(names) == set(), "waits that were over were not ended"
+        assert max(names.values()) == 1
+        assert set(names) & {r.id for r in log if isinstance(r, Example) and r.source == "label"} == set()
+        for record in silent:
+            assert record.outcome is False
+            assert newest - purchases[record.id].bought_at >= run.pipeline.horizon, "a wait was ended too early"
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        run.end()
