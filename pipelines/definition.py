@@ -14,7 +14,7 @@ from river import base, drift
 
 from features import FeatureDefinitionError, FeatureSet
 from pipelines.errors import DefinitionError, nearest
-from pipelines.models import Task, checked_model, outcome_type, task_of
+from pipelines.models import Task, check_seeds, checked_model, outcome_type, task_of
 from pipelines.streams import Event, Label, Message, Stream, annotations_of, shown
 
 __all__ = [
@@ -131,7 +131,9 @@ class Pipeline:
         self.feature_set = _feature_set(place, features, self.events)
         self.model = model
         outcome = outcome_type(label)
-        self.task: Task = task_of(place, checked_model(place, model), outcome)
+        made = checked_model(place, model)
+        self.task: Task = task_of(place, made, outcome)
+        check_seeds(place, made)
         self.expired: Expired = _checked_choice(place, "expired", expired, Expired)
         self.corrected: Corrected = _checked_choice(place, "corrected", corrected, Corrected)
         if expired == "negative" and outcome is not bool:

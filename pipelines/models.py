@@ -1,6 +1,7 @@
 """What a pipeline's model is made for: looks at a River estimator and at the outcome's type, once, at start-up."""
 
 import pickle
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, get_type_hints
 
@@ -11,6 +12,7 @@ from pipelines.streams import Label, annotations_of, kinds_of, shown
 
 Task = Literal["binary", "multiclass", "regression", "anomaly"]
 _OUTCOMES = (bool, float, str)
+_DEEPEST = 8  # levels of models within models that are looked at
 
 
 def outcome_type(label: type[Label]) -> type[bool] | type[float] | type[str]:
@@ -65,6 +67,34 @@ def checked_model(place: str, factory: Any) -> Any:
         message = f"{place}: model cannot be pickled ({error}); use named functions of a module in it, not lambdas"
         raise DefinitionError(message) from error
     return model
+
+
+def check_seeds(place: str, model: Any) -> None:
+    """Raise DefinitionError where a model would draw other random numbers in each worker."""
+    unseeded = _unseeded(model, type(model).__name__)
+    if unseeded:
+        message = (
+            f"{place}: {unseeded} has no seed, so that each worker would learn another model and no prediction could"
+            " be made again; give it one, such as seed=1"
+        )
+        raise DefinitionError(message)
+
+
+def _unseeded(thing: Any, path: str, depth: int = 0) -> str:
+    """Where inside a model something draws random numbers from a seed that is not given; "" where nothing does."""
+    if depth > _DEEPEST:
+        return ""
+    if isinstance(thing, dict):
+        inside = list(thing.items())
+    elif isinstance(thing, list | tuple | deque):
+        inside = list(enumerate(thing))
+    elif type(thing).__module__.startswith("river.") and hasattr(thing, "__dict__"):
+        if vars(thing).get("seed", 0) is None:
+            return path
+        inside = [(name, value) for name, value in vars(thing).items() if name != "_rng"]
+    else:
+        return ""
+    return next(filter(None, (_unseeded(value, f"{path}.{name}", depth + 1) for name, value in inside)), "")
 
 
 def _made(place: str, factory: Callable[[], Any]) -> Any:

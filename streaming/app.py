@@ -111,9 +111,13 @@ class StreamApp(faust.App):
         await thread.call_thread(thread._ensure_consumer().commit, dict(offsets))
 
     async def on_start(self) -> None:
-        """Start the companions first."""
-        for companion in self.companions:
-            await self.add_runtime_dependency(companion)
+        """Start the companions first. One that cannot start ends the worker before it has joined the group."""
+        try:
+            for companion in self.companions:
+                await self.add_runtime_dependency(companion)
+        except EngineError as exc:
+            await self.fail(exc)
+            return
         await super().on_start()
 
     async def on_stop(self) -> None:
@@ -134,7 +138,8 @@ class StreamApp(faust.App):
             unit.close()
         # A clean stop needs the broker; if it takes too long, end all the same.
         asyncio.get_running_loop().call_later(10.0, os._exit, EXIT_FAILED)
-        await self.crash(exc)
+        # Faust logs the exception that is being handled; in a task of its own there is none, since it is logged above.
+        await asyncio.create_task(self.crash(exc))
 
 
 def run(app: StreamApp, *, loglevel: str = "INFO") -> None:

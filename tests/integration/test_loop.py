@@ -23,7 +23,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from app.worker import prepared
 from learning.backtest import backtest
 from learning.learn import Learner
-from learning.records import Example, Prediction, decode_log
+from learning.records import DriftEvent, Example, Prediction, decode_log
+from learning.watch import Watch
 from pipelines.card_fraud import Purchase
 from pipelines.definition import Pipeline
 from pipelines.flights import Departure, history
@@ -193,6 +194,7 @@ async def assert_all_true(run: Run, items: list[Any]) -> list[Prediction]:
             origin.prediction,
             origin.version,
         )
+    await assert_watched(run, lessons)
     return predictions
 
 
@@ -205,6 +207,27 @@ def assert_reproducible(pipeline: Pipeline, predictions: list[Prediction], lesso
             learner.apply(*ahead)
             ahead = next(waiting, None)
         assert learner.predict(prediction.features) == prediction.prediction, prediction.id
+
+
+async def assert_watched(run: Run, lessons: list[tuple[int, Any]]) -> None:
+    """Drift events and quality are those of one pass over the log, each once, whoever owned it when."""
+    pipeline, learner = run.pipeline, Learner(run.pipeline)
+    watch, expected = Watch(pipeline), []
+    for offset, record in lessons:
+        frozen = learner.predict_frozen(record.features)
+        expected += watch.observe(offset, record, frozen)
+        learner.apply(offset, record)
+    assert learner.frozen is not None
+    monitors = f"{run.config.app_id}-monitors-changelog"
+    for _ in range(60):
+        saved = [Watch.load(pipeline, record.value) for record in await run.read(monitors)]
+        if saved and saved[-1].offset >= watch.offset:
+            break
+        await asyncio.sleep(0.5)
+    assert saved[-1].report() == watch.report()
+    drifts = [msgspec.json.decode(r.value, type=DriftEvent) for r in await run.read(pipeline.drift_topic)]
+    assert len(expected) > 0
+    assert drifts == expected
 
 
 def assert_as_backtest(pipeline: Pipeline, items: list[Any], predictions: list[Prediction]) -> None:
@@ -225,9 +248,9 @@ def test_an_uninterrupted_worker_agrees_with_the_backtest_to_the_last_bit(run: R
         await run.produce(year)
         worker = run.start()
         await run.until(EVENTS, len(labels_of(year)))
+        assert_as_backtest(run.pipeline, year, await assert_all_true(run, year))
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(40) == 0, run.last_words()
-        assert_as_backtest(run.pipeline, year, await assert_all_true(run, year))
 
     asyncio.run(scenario())
 

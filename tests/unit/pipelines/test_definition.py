@@ -163,8 +163,8 @@ def test_messages_are_frozen_and_named_only() -> None:
     [
         (logistic, Sale, "binary"),
         (tree.HoeffdingTreeClassifier, Sale, "binary"),
-        (anomaly.HalfSpaceTrees, Sale, "anomaly"),
-        (lambda: preprocessing.MinMaxScaler() | anomaly.HalfSpaceTrees(), Sale, "anomaly"),
+        (lambda: anomaly.HalfSpaceTrees(seed=1), Sale, "anomaly"),
+        (lambda: preprocessing.MinMaxScaler() | anomaly.HalfSpaceTrees(seed=1), Sale, "anomaly"),
         (linear_model.LinearRegression, Revenue, "regression"),
         (lambda: multiclass.OneVsRestClassifier(linear_model.LogisticRegression()), Choice, "multiclass"),
         (
@@ -453,7 +453,7 @@ def test_setting_out_of_range_is_refused(overrides: dict[str, Any], words: tuple
 
 
 def test_threshold_of_an_anomaly_score_may_be_beyond_one() -> None:
-    assert build(model=anomaly.HalfSpaceTrees, threshold=3).threshold == 3.0
+    assert build(model=lambda: anomaly.HalfSpaceTrees(seed=1), threshold=3).threshold == 3.0
 
 
 # -- monitors
