@@ -1,7 +1,13 @@
 """Laws of models in the loop, for many of River's: replayed from its log, a model is the same to the last bit."""
 
+import hashlib
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
@@ -23,7 +29,7 @@ from river import (
 from features import count, field, mean, one_hot
 from learning.backtest import backtest
 from learning.learn import Learner
-from learning.records import LogRecord, Prediction
+from learning.records import LogRecord, Prediction, encode
 from pipelines.definition import DefinitionError, Event, Label, Pipeline
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -179,3 +185,30 @@ def test_a_model_that_no_two_workers_would_learn_alike_is_refused(name: str) -> 
             features=[field("x")],
             model=UNSEEDED[name],
         )
+
+
+def digests() -> dict[str, str]:
+    """For each model, a hash of all its predictions."""
+    found = {}
+    for name, (label, _, _) in MODELS.items():
+        digest = hashlib.sha256()
+        backtest(build(name), stream(label), on_prediction=lambda p, d=digest: d.update(encode(p)))  # type: ignore[misc]
+        found[name] = digest.hexdigest()
+    return found
+
+
+def test_a_model_is_the_same_in_every_process() -> None:
+    """Python orders sets of texts differently in each process; a model that follows that order is another in each."""
+    command = "import json, tests.laws.test_models as laws; print(json.dumps(laws.digests()))"
+    runs = []
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", command],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        runs.append(json.loads(done.stdout))
+    assert runs[0] == runs[1]
