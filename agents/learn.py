@@ -53,8 +53,9 @@ def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
         loop.learner.apply(record.offset, entry)
     except (ModelError, msgspec.DecodeError) as error:
         loop.metrics.count("model_errors_total")
-        if len(loop.model_errors) < REMEMBERED:
-            loop.model_errors[record.offset] = str(error)
+        loop.model_errors[record.offset] = str(error)
+        if len(loop.model_errors) > REMEMBERED:  # of errors replayed at a start, the owner has reported the older
+            del loop.model_errors[next(iter(loop.model_errors))]
         log.error("the record at offset %d of the training log was not learned: %s", record.offset, error)  # noqa: TRY400
         return
     if isinstance(entry, Example):

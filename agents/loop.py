@@ -28,6 +28,7 @@ TURN = 0.02  # seconds of work before the loop, and with it the heartbeat and th
 JUDGED = 1_000  # records over which the share of dead letters is taken
 FEWEST = 100  # and how many of them there must be before it is judged
 MAX_DEAD_LETTER = 3_000_000  # bytes of the original value that a dead letter keeps
+MAX_EXTRA = 200_000  # bytes of the original key, and of the original headers
 MAX_HEADER = 20_000  # a traceback of endless recursion is cut
 
 
@@ -99,7 +100,7 @@ class Loop:
     def refuse(self, unit: Unit, record: "ConsumerRecord[Any, Any]", invalid: Invalid) -> None:
         """Send a record to the dead letters as it came. Raises TooManyDeadLetters."""
         self.metrics.count("dead_letters_total", reason=invalid.reason)
-        value: bytes | None = record.value
+        key, value = record.key, record.value
         headers: list[tuple[str, bytes]] = [
             ("reason", invalid.reason.encode()),
             ("topic", record.topic.encode()),
@@ -110,9 +111,15 @@ class Loop:
         if value is not None and len(value) > MAX_DEAD_LETTER:
             headers.append(("truncated-from-bytes", str(len(value)).encode()))
             value = value[:MAX_DEAD_LETTER]
+        if key is not None and len(key) > MAX_EXTRA:
+            headers.append(("key-truncated-from-bytes", str(len(key)).encode()))
+            key = key[:MAX_EXTRA]
         original: Headers = record.headers or ()
-        headers += [(f"original-{name}", data) for name, data in original]
-        unit.emit(self.pipeline.dead_letters_topic, unit.partition, record.key, value, headers)
+        if sum(len(name) + len(data or b"") for name, data in original) <= MAX_EXTRA:
+            headers += [(f"original-{name}", data) for name, data in original]
+        else:
+            headers.append(("original-headers-dropped", str(len(original)).encode()))
+        unit.emit(self.pipeline.dead_letters_topic, unit.partition, key, value, headers)
         self._judge(record, invalid)
 
     def _judge(self, record: "ConsumerRecord[Any, Any]", invalid: Invalid) -> None:
@@ -142,6 +149,8 @@ class Loop:
         if pending.NAME not in unit.state:
             return
         join, limit = self.pending(unit), 1_000
+        if unit.progress is None:  # nothing has come since it was recovered
+            unit.progress = (join.event_ms, join.label_ms)
         at_labels = self.engine.read_to(unit, self.pipeline.labels.topic)
         at_events = self.engine.read_to(unit, self.pipeline.events.topic)
         labels_to = NEVER if at_labels is None else max(at_labels)

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import click
 import msgspec
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from app.people import needs_source
 from learning.backtest import BacktestResult, backtest
 from pipelines.definition import Pipeline
 
@@ -26,9 +26,7 @@ def freeze_ms(pipeline: Pipeline, freeze_after: datetime | None) -> int | None:
 
 def run(pipeline: Pipeline, freeze_at: int | None, console: Console) -> tuple[BacktestResult, float]:
     """The result, and the seconds it took; a bar on the console meanwhile."""
-    if pipeline.source is None:
-        message = f"pipeline {pipeline.name} has no data set; give it one with source= in its definition"
-        raise click.ClickException(message)
+    needs_source(pipeline)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     started = time.monotonic()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -16,6 +16,8 @@ from app import backtest as backtesting
 from app import children
 from app import demo as demonstration
 from app import doctor as doctoring
+from app import explain as explaining
+from app import export as exporting
 from app import produce as producing
 from app import status as statuses
 from app import tail as tailing
@@ -23,6 +25,7 @@ from app.people import (
     console,
     for_people,
     interruptible,
+    needs_source,
     pipeline_of,
     print_json,
     quiet,
@@ -142,9 +145,7 @@ def produce(  # noqa: PLR0917  # click passes by name
     settings, factor = settings_for(pipeline=pipeline, broker=broker), _speed(speed)
     definition = pipeline_of(settings)
     config = settings.engine_config(definition.name)
-    if definition.source is None:
-        message = f"pipeline {definition.name} has no data set to replay; give it one with source="
-        raise click.ClickException(message)
+    needs_source(definition)
     _checked(definition, config)
     started = time.monotonic()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -237,7 +238,8 @@ def create(pipeline: str | None, broker: str | None, as_json: bool) -> None:
         print_json({"created": [{"name": s.name, "partitions": s.partitions} for s in created]})
         return
     for spec in created:
-        console.print(f"created {spec.name} ({spec.partitions} partitions): {spec.about}")
+        partitions = f"{spec.partitions} partition{'s' * (spec.partitions != 1)}"
+        console.print(f"created {spec.name} ({partitions}): {spec.about}", soft_wrap=True)
     console.print(f"{len(created)} topics created; all are as they should be")
 
 
@@ -308,9 +310,12 @@ def status(pipeline: str | None, broker: str | None, as_json: bool) -> None:
     if as_json:
         print_json(values)
         return
-    table = Table("partition", "committed", "end", "lag", title=f"{values['pipeline']} on {values['broker']}")
+    table = Table("partition", title=f"{values['pipeline']} on {values['broker']}", title_justify="left")
+    columns = ("committed", "end", "lag")
+    for column in columns:
+        table.add_column(column, justify="right")
     for name, row in values["partitions"].items():
-        table.add_row(name, *(f"{row[column]:,}" for column in ("committed", "end", "lag")))
+        table.add_row(name, *(f"{row[column]:,}" for column in columns))
     console.print(table)
     if values["worker"]["answers"]:
         for name, value in values["metrics"].items():
@@ -356,8 +361,14 @@ def demo(pipeline: str | None, speed: str, seconds: float | None) -> None:
     Until Ctrl-C, with everything on this machine and nothing left afterwards.
     """
     settings: Settings = settings_for(pipeline=pipeline)
+    definition = pipeline_of(settings)
+    needs_source(definition)
     _speed(speed)
-    demonstration.run(settings, pipeline_of(settings), speed=speed, seconds=seconds, parent=os.getpid())
+    demonstration.run(settings, definition, speed=speed, seconds=seconds, parent=os.getpid())
+
+
+main.add_command(explaining.command)
+main.add_command(exporting.command)
 
 
 if __name__ == "__main__":

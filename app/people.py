@@ -72,6 +72,13 @@ def pipeline_of(settings: Settings) -> Pipeline:
     return load_pipeline(settings.pipeline)
 
 
+def needs_source(pipeline: Pipeline) -> None:
+    """Raise ClickException for a pipeline that has no data set to read."""
+    if pipeline.source is None:
+        message = f"pipeline {pipeline.name} has no data set; give it one with source= in its definition"
+        raise click.ClickException(message)
+
+
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run to the end. Raises KeyboardInterrupt at Ctrl-C."""
     return asyncio.run(coroutine)

@@ -1,7 +1,8 @@
 """The worker's entry: check everything that can be checked before the first record, then run until told to stop."""
 
 import asyncio
-import logging
+
+import click
 
 from app.create import create_app
 from app.settings import Settings
@@ -10,8 +11,6 @@ from pipelines.loading import load_pipeline
 from streaming import topics
 from streaming.app import run as run_app
 from streaming.config import EngineConfig
-
-log = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> None:
@@ -27,5 +26,5 @@ async def prepared(pipeline: Pipeline, config: EngineConfig) -> int:
     specs = topics.topics_of(pipeline, config.app_id, config.partitions)
     async with topics.admin_client(config) as admin:
         for spec in await topics.ensure(admin, specs, config.replication_factor):
-            log.info("created topic %s (%d partitions): %s", spec.name, spec.partitions, spec.about)
+            click.echo(f"created topic {spec.name} ({spec.partitions} partitions): {spec.about}", err=True)
         return await topics.check(admin, specs)

@@ -19,6 +19,7 @@ from features.errors import FeatureError
 from features.profile import FULL_TILES, SLOTS, Layout, Ring, Window, advance, between, escaped
 
 LIMIT = 1e100  # squares and sums of any number of values stay finite
+MAX_VALUE = 1_000  # characters
 _DAY_MS = 86_400_000
 
 # Estimate of linear counting by the number of bits set; a full map is counted as one bit short of full.
@@ -105,6 +106,7 @@ class Compiler:
             "DISTINCT": DISTINCT,
             "sqrt": math.sqrt,
             "text_of": text_of,
+            "value_of": value_of,
             "bit_of": bit_of,
             "bucket_of": bucket_of,
             "hour_of": hour_of,
@@ -168,6 +170,8 @@ class Compiler:
         by = () if by == (self._key,) else by
         if by not in self.entities:
             self.entities[by] = Entity(len(self.entities), by)
+            for name in by:
+                self._variable(entity_value(name), name, number=False)
         return self.entities[by]
 
     def _add(self, feature: Feature) -> None:
@@ -287,7 +291,7 @@ class Compiler:
         return [f"{' ' * indent}v[{place}] = {expression}" for place, expression in columns]
 
     def _write_entity(self, entity: Entity) -> list[str]:
-        key = entity_key(entity.by, self._key)
+        key = self._entity_key(entity.by)
         new = self._global("new", entity.layout.new)
         lines = [
             f"    k = {key}",
@@ -312,6 +316,13 @@ class Compiler:
                     lines += self._write_read(window, "b")
             lines += self._write_columns(after, 4)
         return [*lines, "    profiles[k] = p"]
+
+    def _entity_key(self, by: tuple[str, ...]) -> str:
+        """The expression of a profile's key: the event's key, or the entity's fields and their values."""
+        if not by:
+            return "key if '\\x1f' not in key else '\\x1f' + key"
+        values = ", ".join("key" if name == self._key else self._known[entity_value(name)] for name in by)
+        return f"escaped(({'+'.join(by)!r}, {values}))"
 
     def _write_read(self, window: _WindowPlan, prefix: str) -> list[str]:
         """Bring the totals up to date and read them; an event older than the running tile folds its own tiles."""
@@ -377,12 +388,18 @@ def _update(what: str, ring: Ring, variable: str, shift: int) -> list[str]:
     return [f"{p} += {value}" for p in places]
 
 
-def entity_key(by: tuple[str, ...], key: str) -> str:
-    """The expression of a profile's key. The default entity's key is the event's, other entities' begin with "by"."""
-    if not by:
-        return "key if '\\x1f' not in key else '\\x1f' + key"
-    values = ", ".join("key" if name == key else f"text_of(event.{name})" for name in by)
-    return f"escaped(({'+'.join(by)!r}, {values}))"
+def entity_value(name: str) -> str:
+    """The expression of one field of an entity."""
+    return f"value_of(event.{name})"
+
+
+def value_of(value: Any) -> str:
+    """An entity's field as text. Raises ValueError for one that would make every key of its profile huge."""
+    text = text_of(value)
+    if len(text) > MAX_VALUE:
+        message = f"got a value of {len(text)} characters, expected {MAX_VALUE} at most in an entity"
+        raise ValueError(message)
+    return text
 
 
 def text_of(value: Any) -> str:

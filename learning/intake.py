@@ -27,6 +27,7 @@ DeadLetterReason = Literal[
     "model_error",
 ]
 
+MAX_NAME = 1_000  # bytes of an id or key; they are written again and again, as keys and inside values
 RESERVED = "\x00"  # first character of the ids that the pending table keeps for itself
 
 
@@ -61,6 +62,10 @@ def read(
     obj = _decode(stream, value, max_bytes)
     name, identity, time_ms = _parts(stream, obj)
     _check_key(key, name)
+    for what, text in (("key", name), ("id", identity or "")):
+        if len(text) > MAX_NAME // 4 and len(text.encode()) > MAX_NAME:
+            message = f"got a {what} of {len(text.encode())} bytes, expected {MAX_NAME} at most"
+            raise Invalid(reason="invalid", message=message)
     if identity is not None and (not identity or identity.startswith(RESERVED)):
         raise Invalid(
             reason="invalid", message=f"got id {identity!r}, expected a non-empty id that does not start with NUL"

@@ -167,9 +167,9 @@ class PendingLabels:
     def expire(self, *, labels_to: int, events_to: int, limit: int = 1000) -> list[Resolution]:
         """End waits that are over, `limit` entries at most; resolved and expired ids are forgotten on the way.
 
-        An event's wait is over when the labels have been read past its due time. Event time may stand in for it only
-        where the labels are known to have been read that far: in a replay, or after an outage of the label topic, the
-        label may be next.
+        An event's wait is over when the labels are known to have been read past its due time. Which that is, the
+        caller knows: in a replay, or after an outage of the label topic, the label may be next, and among labels that
+        are written at the same time the newest may come first.
 
         Args:
             labels_to: time in ms up to which no label is unread, whatever the labels' own times say; `LATEST` for
@@ -178,8 +178,7 @@ class PendingLabels:
             limit: how many waits to end at most.
         """
         latest = max(self.event_ms, self.label_ms)
-        label_clock = max(self.label_ms, min(labels_to, latest))
-        event_clock = max(self.event_ms, min(events_to, latest))
+        label_clock, event_clock = min(labels_to, latest), min(events_to, latest)
         resolutions: list[Resolution] = []
         for name in self._due(self._waiting, _WAITING, label_clock, limit):
             resolutions.append(self._expire(name))

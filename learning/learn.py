@@ -7,7 +7,7 @@ import math
 import pickle
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from learning.records import Example, LogRecord, Value
 
@@ -23,6 +23,16 @@ class ModelError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+
+class State(NamedTuple):
+    """What a learner is made of by the log, under the names that it has in `Learner`."""
+
+    model: Any
+    version: int
+    examples: int
+    frozen: Any
+    frozen_version: int
 
 
 class Learner:
@@ -48,6 +58,17 @@ class Learner:
         self._predict = _predictor(pipeline.task, self.model)
         self._unsupervised = pipeline.task == "anomaly"
         copy_of(self.model)  # a model that cannot be copied must be refused now, not after 5,000 examples
+
+    def state(self) -> State:
+        """All that the log has made of it; what `restored` continues from. It is no copy."""
+        return State(self.model, self.version, self.examples, self.frozen, self.frozen_version)
+
+    @classmethod
+    def restored(cls, pipeline: "Pipeline", state: State) -> "Learner":
+        """The learner of this pipeline that had that state."""
+        learner = cls(pipeline)
+        learner.model, learner.version, learner.examples, learner.frozen, learner.frozen_version = state
+        return learner
 
     def predict(self, vector: Sequence[float]) -> Value:
         """What the model says about a vector now. Raises `ModelError`."""

@@ -72,12 +72,12 @@ class Watch:
         """Take the example at this offset of the log, and what the frozen copy says about its vector if there is one.
 
         A record at or before the last offset is passed over. A correction is a second outcome of a prediction that
-        has been scored, so it is not scored again.
+        has been scored, so it is not scored again; an example of another feature list is none of this model's.
         """
         if offset <= self.offset:
             return []
         self.offset = offset
-        if record.source == "correction":
+        if record.source == "correction" or record.schema != self._pipeline.feature_set.schema:
             return []
         self._total.add(record.prediction, record.outcome)
         self._recent.append((record.prediction, record.outcome))

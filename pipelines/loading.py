@@ -25,7 +25,7 @@ def load_pipeline(name: str) -> Pipeline:
     target = BUILT_IN.get(name, name)
     module_name, colon, attribute = target.partition(":")
     if not colon:
-        message = f"unknown pipeline {name!r}; {nearest(name, BUILT_IN)}. One of your own is package.module:name"
+        message = f"unknown pipeline {name!r}; {nearest(name, BUILT_IN)} (one of your own is package.module:name)"
         raise DefinitionError(message)
     if not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
         message = f"got pipeline {name!r}, expected package.module:name, or one of {', '.join(BUILT_IN)}"

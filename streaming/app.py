@@ -24,6 +24,8 @@ from streaming.transport import Transport
 log = logging.getLogger(__name__)
 
 EXIT_FAILED = 70
+PATIENCE = 10.0  # seconds for what comes after the last checkpoint
+REBALANCE_TIMEOUT = 300.0  # seconds that a group waits for a member that is still opening what it got before
 
 
 class LogChannel(faust.Channel[Any]):
@@ -60,7 +62,8 @@ class StreamApp(faust.App):
             recovery_consistency_check=False,
             broker_session_timeout=session,
             broker_heartbeat_interval=session / 4,
-            broker_rebalance_timeout=max(30.0, session),
+            broker_rebalance_timeout=max(REBALANCE_TIMEOUT, session),
+            stream_wait_empty=False,  # a closed unit refuses what is still on its way
             broker_request_timeout=max(30.0, session),
             broker_max_poll_interval=180.0,
             stream_recovery_delay=0.0,
@@ -69,18 +72,15 @@ class StreamApp(faust.App):
         )
 
         self.failure: BaseException | None = None
+        self._opening: asyncio.Future[None] | None = None
         self.companions: list[mode.Service] = []
         """Services that run from the first moment to the last, also while recovering."""
         self.engine.lessons = LogChannel(self, maxsize=4)
-        self.engine.refused = self._fetch_again
+        self.engine.generation = lambda: self.consumer_generation_id
         self.engine.reached = self._reached
 
     def _create_directories(self) -> None:
         """Create none: all state is in Kafka."""
-
-    def _fetch_again(self, tp: TopicPartition, mark: int) -> None:
-        consumer: Any = self.consumer
-        consumer.fetch_again(tp, mark)
 
     def _reached(self, tp: TopicPartition, mark: int) -> int:
         consumer: Any = self.consumer
@@ -92,14 +92,21 @@ class StreamApp(faust.App):
 
     async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
         try:
-            await self.engine.close(save=not self.crashed)
+            await self.engine.close(save=self.failure is None)
         except Exception as exc:  # noqa: BLE001  # whatever it is, the worker must not go on with this memory
             await self.fail(exc)
         await super()._on_partitions_revoked(revoked)
 
     async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        if self.failure is not None or self.should_stop:
+            return
+        self._opening = asyncio.ensure_future(
+            self.engine.open({(tp.topic, tp.partition) for tp in assigned}, self._commit)
+        )
         try:
-            await self.engine.open({(tp.topic, tp.partition) for tp in assigned}, self._commit)
+            await self._opening
+        except asyncio.CancelledError:  # told to stop meanwhile
+            return
         except Exception as exc:  # noqa: BLE001  # a half-open engine must not be fed
             await self.fail(exc)
             return
@@ -122,12 +129,23 @@ class StreamApp(faust.App):
 
     async def on_stop(self) -> None:
         """Last checkpoint before the consumer leaves the group."""
+        if self._opening is not None and not self._opening.done():
+            # Opening waits for the learn agent, which is about to be stopped.
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
         try:
-            await self.engine.close(save=not self.crashed)
-        except Exception:
-            log.exception("the last checkpoint failed; what it held will be done again")
+            await self.engine.close(save=self.failure is None)
+        except Exception as exc:  # noqa: BLE001  # whatever it is, stopping goes on
+            self.failure = self.failure or exc
+            log.error("the last checkpoint failed; what it held will be done again: %s", exc)  # noqa: TRY400
+        # What is left to do needs the broker, and is worth nothing without it.
+        asyncio.get_running_loop().call_later(PATIENCE, self._leave)
         await super().on_stop()
         await self.engine.stop()
+
+    def _leave(self) -> None:
+        log.warning("stopping took more than %.0f s; everything is saved, so the worker ends at once", PATIENCE)
+        os._exit(EXIT_FAILED if self.failure is not None else 0)
 
     async def fail(self, exc: BaseException) -> None:
         """End the worker: nothing in memory may be trusted any more."""
@@ -137,7 +155,7 @@ class StreamApp(faust.App):
         for unit in self.engine.units():
             unit.close()
         # A clean stop needs the broker; if it takes too long, end all the same.
-        asyncio.get_running_loop().call_later(10.0, os._exit, EXIT_FAILED)
+        asyncio.get_running_loop().call_later(PATIENCE, os._exit, EXIT_FAILED)
         # Faust logs the exception that is being handled; in a task of its own there is none, since it is logged above.
         await asyncio.create_task(self.crash(exc))
 

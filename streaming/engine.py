@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 from streaming import clients, recovery
 from streaming.checkpoint import PlainWriter, Step, TransactionalWriter, no_step, send_batches
 from streaming.config import EngineConfig
-from streaming.errors import CheckpointError
+from streaming.errors import CheckpointError, EngineError
 from streaming.follower import Follower, Lesson
 from streaming.tables import StateTable
 from streaming.telemetry import Metrics
@@ -42,6 +42,7 @@ class Owned(msgspec.Struct):
     lock: asyncio.Lock
     task: "asyncio.Task[None] | None" = None
     sent: list["asyncio.Task[None]"] = msgspec.field(default_factory=list)
+    failed: bool = False
     made: deque[tuple[float, Any]] = msgspec.field(default_factory=deque)
 
     def settled(self, now: float, age: float) -> Any:
@@ -62,7 +63,7 @@ class Engine:
         *,
         log_topic: str,
         metrics: Metrics,
-        fatal: Callable[[BaseException], Awaitable[None]],
+        fatal: Callable[[BaseException], Coroutine[Any, Any, None]],
         step: Step = no_step,
     ) -> None:
         self.config = config
@@ -76,11 +77,12 @@ class Engine:
         self._immediate_order = asyncio.Lock()
         self._edges: AIOKafkaConsumer | None = None
         self._asking: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self.lessons: Any = None  # the Faust channel on which the learn agent runs
         self.follower = Follower(config, log_topic, self._teach)
         self._following: asyncio.Task[None] | None = None
         self.ready = False
-        self.refused: Callable[[TopicPartition, int], None] = lambda tp, mark: None
+        self.generation: Callable[[], int] = lambda: 0
         self.reached: Callable[[TopicPartition, int], int] = lambda tp, mark: mark
         self.on_ends: Callable[[Unit], Awaitable[None]] | None = None
 
@@ -103,17 +105,16 @@ class Engine:
         return {tp: mark for unit in self.units() for tp, mark in unit.marks.items()}
 
     def take(self, unit: Unit | None, chunk: Chunk) -> Sequence["ConsumerRecord[Any, Any]"]:
-        """The chunk's records that are still to be done; none when its unit is gone or the chunk does not follow.
+        """The chunk's records that are still to be done; none when its unit is gone or it is from before a rebalance.
 
-        A chunk that does not follow the unit's mark is fetched again from the mark.
+        Raises EngineError for a chunk that would skip records.
         """
-        if unit is None:
+        if unit is None or not unit.open or chunk.generation != self.generation():
             return ()
         records = unit.take(chunk)
         if records is None:
-            if unit.open and chunk.tp in unit.marks:
-                self.refused(chunk.tp, unit.marks[chunk.tp])
-            return ()
+            message = f"got records of {chunk.tp} from offset {chunk.base} on, expected {unit.marks.get(chunk.tp)}"
+            raise EngineError(message)
         return records
 
     @staticmethod
@@ -161,6 +162,21 @@ class Engine:
         ]
         # 1.
         writers = await asyncio.gather(*(self._writer(group, partition, commit) for group, partition in wanted))
+        try:
+            await self._open(wanted, writers)
+        except BaseException:
+            for writer in writers:
+                await writer.producer.stop()
+            raise
+        self.metrics.gauge("recovery_seconds", time.monotonic() - started)
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._guard(self._ask_ends_forever()))
+        self.ready = True
+        log.info("opened %d units in %.1f s", len(wanted), time.monotonic() - started)
+
+    async def _open(
+        self, wanted: Sequence[tuple[Group, int]], writers: Sequence[TransactionalWriter | PlainWriter]
+    ) -> None:
         # 2.
         state = {
             (group.name, partition): {table.name: table.new_partition() for table in group.tables}
@@ -192,11 +208,6 @@ class Engine:
             owned = Owned(unit, writer, asyncio.Lock())
             self._owned[group.name, partition] = owned
             owned.task = asyncio.create_task(self._checkpoint_forever(owned))
-        self.metrics.gauge("recovery_seconds", time.monotonic() - started)
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._guard(self._ask_ends_forever()))
-        self.ready = True
-        log.info("opened %d units in %.1f s", len(wanted), time.monotonic() - started)
 
     async def close(self, *, save: bool = True) -> None:
         """Close all units: refuse records first, then the last checkpoint, then stop the producers.
@@ -207,13 +218,24 @@ class Engine:
         owned, self._owned = list(self._owned.values()), {}
         for one in owned:
             one.unit.close()
+        errors = []
         for one in owned:
-            if one.task is not None:
-                # Under the lock no checkpoint is in flight, so cancelling cannot tear one.
-                async with one.lock:
-                    one.task.cancel()
+            try:
+                await self._close_one(one, save=save)
+            except Exception as exc:  # noqa: BLE001  # the others are saved all the same
+                errors.append(exc)
+        if errors:
+            raise errors[0]
+
+    async def _close_one(self, one: Owned, *, save: bool) -> None:
+        if one.task is not None:
+            # Under the lock no checkpoint is in flight, so cancelling cannot tear one.
+            async with one.lock:
+                one.task.cancel()
+        try:
             if save:
                 await self._checkpoint(one)
+        finally:
             await one.writer.producer.stop()
 
     async def stop(self) -> None:
@@ -290,7 +312,8 @@ class Engine:
         except asyncio.CancelledError:
             raise
         except Exception as exc:
-            await self._fatal(exc)
+            # In a task of its own: this one may be cancelled by what ending the worker entails.
+            self._ending = asyncio.create_task(self._fatal(exc))
             raise
 
     async def _checkpoint_forever(self, owned: Owned) -> None:
@@ -302,6 +325,9 @@ class Engine:
     async def _checkpoint(self, owned: Owned) -> None:
         """One checkpoint of one unit; the next waits for this one, processing does not."""
         async with owned.lock:
+            if owned.failed:  # what comes after a cut that was lost must not be committed over it
+                message = f"{owned.unit} is not saved, since an earlier checkpoint of it failed"
+                raise CheckpointError(message)
             started = time.monotonic()
             self._publish_owned(owned)
             cut = owned.unit.cut()
@@ -311,7 +337,8 @@ class Engine:
                 if cut.empty:
                     return
                 await owned.writer.write(cut)
-            except Exception as exc:
+            except BaseException as exc:
+                owned.failed = True
                 msg = (
                     f"checkpoint of {owned.unit} failed: {exc!r}. The worker ends, since its memory may be ahead of "
                     "Kafka; start it again and it recovers. Fenced means that another worker owns the unit now."

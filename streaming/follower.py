@@ -9,6 +9,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from streaming import clients
 from streaming.config import EngineConfig
+from streaming.errors import EngineError
 
 
 class Lesson(msgspec.Struct, frozen=True):
@@ -30,6 +31,7 @@ class Follower:
         self._config = config
         self._tp = TopicPartition(topic, 0)
         self._sink = sink
+        self._start = 0
         self._applied = -1
         self._moved = asyncio.Condition()
 
@@ -51,11 +53,20 @@ class Follower:
 
     async def run(self) -> None:
         """Follow the log until cancelled."""
-        consumer = clients.consumer(self._config)
+        # A log that loses records while it is followed is an error, not a place to start from.
+        consumer = clients.consumer(self._config, auto_offset_reset="none")
         await consumer.start()
         try:
             consumer.assign([self._tp])
-            await consumer.seek_to_beginning(self._tp)
+            begin = (await consumer.beginning_offsets([self._tp]))[self._tp]
+            if begin > self._start:
+                message = (
+                    f"the training log {self._tp.topic} begins at offset {begin}, expected {self._start}: its head has"
+                    " been removed, so the model cannot be made again; set the topic's retention.ms=-1, and"
+                    " give the pipeline another name to start anew"
+                )
+                raise EngineError(message)
+            consumer.seek(self._tp, self._start)
             delivered = -1
             while True:
                 batches = await consumer.getmany(timeout_ms=200, max_records=self._config.chunk)

@@ -77,7 +77,8 @@ CATALOGUE: Mapping[MetricName, Metric] = {
     "late_events_total": Metric("counter", "Events scored but older than some window reaches, so not added to it."),
     "training_examples_total": Metric("counter", "Examples the model of this worker has learned."),
     "model_errors_total": Metric(
-        "counter", "Examples on which the model raised, so they were passed over; each is a dead letter too. Should stay 0."
+        "counter",
+        "Examples on which the model raised, so they were passed over; each is a dead letter too. Should stay 0.",
     ),
     "drift_total": Metric("counter", "Drift detections.", ("signal",), ("the pipeline's monitors",)),
     "dead_letters_total": Metric(

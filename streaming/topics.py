@@ -81,8 +81,10 @@ async def admin_client(config: EngineConfig) -> AsyncIterator[AIOKafkaAdminClien
 
 def unreachable(config: EngineConfig, error: BaseException) -> StartupError:
     """The error for a broker that does not answer."""
+    # That it could not be reached is all that aiokafka's message for it says, in a form for programmers.
+    reason = "" if "Unable to bootstrap" in str(error) else f" ({error or type(error).__name__})"
     return StartupError(
-        f"no Kafka broker answers at {config.bootstrap} ({error or type(error).__name__}). "
+        f"no Kafka broker answers at {config.bootstrap}{reason}. "
         "Start one (`headwater kafka up` runs a local one), or set HEADWATER_BROKER and, for a secured broker,"
         " HEADWATER_SECURITY_PROTOCOL and HEADWATER_SASL_*."
     )

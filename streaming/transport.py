@@ -8,6 +8,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError
 from faust.events import Event
 from faust.transport.conductor import Conductor
 from faust.transport.drivers import aiokafka as driver
@@ -33,26 +34,42 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         """Faust's livelock warnings look at its commits, which are not used here."""
 
 
+class BatchListener(driver.ConsumerRebalanceListener):
+    """Faust's listener, with the heart beating while partitions are being opened.
+
+    aiokafka starts heartbeats only when `on_partitions_assigned` has returned, so a recovery that takes longer than the
+    session would be expelled, begin again, and never end.
+    """
+
+    async def on_partitions_assigned(self, assigned: Any) -> None:
+        """Open the partitions."""
+        consumer: Any = self._thread._ensure_consumer()
+        consumer._coordinator._start_heartbeat_task()
+        with consumer._subscription.fetch_context():  # or it would count as a member that does not poll
+            await super().on_partitions_assigned(assigned)
+
+
 class BatchConsumer(driver.Consumer):
-    """Delivers whole chunks and seeks to the units' marks."""
+    """Delivers whole chunks and seeks to the units' marks.
+
+    One coroutine seeks, fetches and delivers, so that no fetch can be on its way while a seek moves the position: its
+    records would be taken for those that follow the mark.
+    """
 
     consumer_thread_type = BatchThread
-    RebalanceListener = driver.ConsumerRebalanceListener
+    RebalanceListener = BatchListener
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._next: dict[TopicPartition, int] = {}
-        self._again: dict[TopicPartition, int] = {}
         self._passed: dict[TopicPartition, int] = {}
+        self._must_seek = False
+        self._sought_generation: int | None = None
 
     @property
     def engine_app(self) -> "StreamApp":
         """The app, with its engine."""
         return cast("StreamApp", self.app)
-
-    def fetch_again(self, tp: TopicPartition, offset: int) -> None:
-        """Ask for a partition to be read again from this offset, because a chunk was refused."""
-        self._again[tp] = offset
 
     def reached(self, tp: TopicPartition, mark: int) -> int:
         """The offset that has been read to, given that everything before the mark is done.
@@ -62,17 +79,19 @@ class BatchConsumer(driver.Consumer):
         return max(mark, self._passed.get(tp, 0)) if mark >= self._next.get(tp, mark + 1) else mark
 
     async def perform_seek(self) -> None:
-        """Seek every owned source partition to its unit's mark."""
-        self._passed = {}
-        for tp, mark in self.engine_app.engine.marks().items():
-            await self._seek(cast("TP", tp), mark)
-            self._next[tp] = mark
+        """Have every owned source partition sought to its unit's mark before the next fetch."""
+        self._must_seek = True
+        self._sought_generation = self.app.consumer_generation_id
 
-    async def _seek_refused(self) -> None:
-        again, self._again = self._again, {}
-        for tp, mark in again.items():
-            await self._seek(cast("TP", tp), mark)
-            self._next[tp] = mark
+    async def _seek_to_marks(self) -> None:
+        self._must_seek = False
+        self._passed, self._next = {}, {}
+        try:
+            for tp, mark in self.engine_app.engine.marks().items():
+                await self._seek(cast("TP", tp), mark)
+                self._next[tp] = mark
+        except IllegalStateError:  # a partition has just been taken away; there will be another generation
+            self._must_seek = True
 
     def ack(self, message: Any) -> bool:
         """Forget a finished chunk; offsets are committed by checkpoints."""
@@ -88,12 +107,17 @@ class BatchConsumer(driver.Consumer):
         size = self.engine_app.engine.config.chunk
         try:
             while not (self.should_stop or fetcher.should_stop):
-                await self._seek_refused()
-                records, active = await self._wait_next_records(1.0)
                 generation = self.app.consumer_generation_id
+                if self._sought_generation != generation:
+                    await asyncio.sleep(0.01)
+                    continue
+                if self._must_seek:
+                    await self._seek_to_marks()
+                records, active = await self._wait_next_records(1.0)
                 if records is None or self.should_stop:
                     continue
-                if not self.flow_active:
+                if self._must_seek or not self._current(generation):
+                    self._must_seek = True
                     await asyncio.sleep(0.01)
                     continue
                 await self._deliver(records, active, generation, size)
@@ -105,10 +129,14 @@ class BatchConsumer(driver.Consumer):
             if not self.app.should_stop:
                 raise
 
+    def _current(self, generation: int) -> bool:
+        return bool(self.flow_active) and self.app.consumer_generation_id == generation
+
     async def _deliver(self, records: Any, active: Any, generation: int, size: int) -> None:
         """Round robin over partitions, one chunk each, so that no partition starves the others."""
         todo = {tp: batch for tp, batch in records.items() if active is None or TP(*tp) in active}
-        delivered = set(self._next) - (set(records) - set(todo))
+        if len(todo) < len(records):
+            self._must_seek = True  # what is not delivered is to be fetched again
         at = 0
         while todo:
             for tp in list(todo):
@@ -116,16 +144,15 @@ class BatchConsumer(driver.Consumer):
                 if not part:
                     del todo[tp]
                     continue
-                if not self.flow_active or self.app.consumer_generation_id != generation or self._again.get(tp):
-                    del todo[tp]
-                    delivered.discard(tp)
-                    continue
-                chunk = Chunk(tp, self._next.get(tp, part[0].offset), part)
+                if not self._current(generation):
+                    self._must_seek = True
+                    return
+                chunk = Chunk(tp, self._next.get(tp, part[0].offset), part, generation)
                 self._next[tp] = part[-1].offset + 1
                 await self.wait_first(self.callback(self._message(tp, chunk, generation)), self.suspend_flow.wait())
             at += size
-        if self.app.consumer_generation_id == generation:
-            self._note_passed(delivered)
+        if self._current(generation) and not self._must_seek:
+            self._note_passed(set(self._next))
 
     def _note_passed(self, tps: set[TopicPartition]) -> None:
         """Everything fetched so far has been delivered, so the consumer's position is how far has been read."""

@@ -31,11 +31,13 @@ class Chunk(msgspec.Struct, frozen=True):
         tp: the source partition.
         base: the offset that followed the last record delivered before this chunk.
         records: the raw records.
+        generation: the group's generation in which it was fetched.
     """
 
     tp: TopicPartition
     base: int
     records: Sequence["ConsumerRecord[Any, Any]"]
+    generation: int = 0
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -90,14 +92,11 @@ class Unit:
     def take(self, chunk: Chunk) -> Sequence["ConsumerRecord[Any, Any]"] | None:
         """The records of the chunk that are still to be done, or None when the chunk does not follow.
 
-        Marks are contiguous: a chunk that begins after the mark would skip records, so it is refused as a whole
-        and must be fetched again.
+        Marks are contiguous: a chunk that begins after the mark would skip records, so it is refused as a whole.
         """
         mark = self._marks.get(chunk.tp)
         if not self.open or mark is None or chunk.base > mark:
             return None
-        if chunk.base == mark:
-            return chunk.records
         return [record for record in chunk.records if record.offset >= mark]
 
     def mark(self, tp: TopicPartition, offset: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learning.label import LATEST, NEVER, WATERMARKS, PendingLabels, Resolution
+from learning.label import LATEST, WATERMARKS, PendingLabels, Resolution
 from learning.records import Correction, Example, LogRecord, Prediction
 
 HORIZON = 10
@@ -137,9 +137,9 @@ class Driver:
                 self.counts["label"] += 1
                 return self.join.resolve(name, "k", outcome, time_ms)
             case _, labels, events, limit:
-                return self.join.expire(
-                    labels_to=LATEST if labels else NEVER, events_to=LATEST if events else NEVER, limit=limit
-                )
+                own = (self.join.label_ms, self.join.event_ms)
+                labels_to, events_to = (LATEST if up else mark for up, mark in zip((labels, events), own, strict=True))
+                return self.join.expire(labels_to=labels_to, events_to=events_to, limit=limit)
 
 
 def prediction(name: str, time_ms: int, number: int) -> Prediction:

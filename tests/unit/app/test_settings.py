@@ -1,5 +1,7 @@
 """Settings are refused with a message that says what to do."""
 
+from pathlib import Path
+
 import pytest
 
 from app.settings import Settings, SettingsError, known_names, load_settings, refuse_unknown
@@ -29,3 +31,31 @@ def test_engine_config_takes_units_of_the_engine() -> None:
         2000,
         3000,
     )
+
+
+@pytest.mark.parametrize("broker", ["kafka:9092", "a:1,b:2", "127.0.0.1:9092", "[::1]:9092", "b-1.x_y.example:9096"])
+def test_broker_is_one_address_or_more(broker: str) -> None:
+    assert load_settings(broker=broker).broker == broker
+
+
+@pytest.mark.parametrize(
+    "broker", ["kafka", "kafka:port", "a:1,", "a:1, b:2", "kafka://a:1", "a:0", "a:65536", "::1:1"]
+)
+def test_broker_that_is_no_address_is_refused_with_what_was_expected(broker: str) -> None:
+    with pytest.raises(SettingsError, match=r"HEADWATER_BROKER: got .*; expected host:port"):
+        load_settings(broker=broker)
+
+
+def test_certificate_authorities_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("")
+    for name in ("none.pem", "empty.pem"):
+        settings = Settings(security_protocol="SSL", ssl_ca_file=tmp_path / name)
+        with pytest.raises(SettingsError, match=rf"HEADWATER_SSL_CA_FILE: got .*{name}.*cannot be read as a PEM file"):
+            settings.engine_config()
+
+
+def test_sasl_needs_a_user() -> None:
+    with pytest.raises(SettingsError, match="set HEADWATER_SASL_USERNAME and HEADWATER_SASL_PASSWORD"):
+        Settings(security_protocol="SASL_PLAINTEXT").security()
+    options = Settings(security_protocol="SASL_PLAINTEXT", sasl_username="u", sasl_password="p").security()
+    assert (options["sasl_plain_username"], options["sasl_plain_password"]) == ("u", "p")

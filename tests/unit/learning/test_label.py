@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from learning.label import LATEST, NEVER, WATERMARKS, PendingLabels, Resolution
+from learning.label import LATEST, WATERMARKS, PendingLabels, Resolution
 from learning.records import Correction, Example, Prediction
 
 HOUR = 3_600_000
@@ -97,7 +97,7 @@ def test_event_does_not_expire_while_labels_are_unread() -> None:
     join = pending()
     join.open(prediction())
     join.open(prediction("b", 50 * HOUR))
-    assert expire(join, labels_to=NEVER) == []
+    assert expire(join, labels_to=join.label_ms) == []
     assert join.resolve("a", "k", True, 5).kind == "matched"
 
 
@@ -105,16 +105,16 @@ def test_event_expires_by_labels_read_past_its_horizon() -> None:
     join = pending()
     join.open(prediction())
     join.resolve("x", "k", True, HOUR)
-    assert expire(join, labels_to=NEVER) == []
+    assert expire(join, labels_to=join.label_ms) == []
     join.resolve("y", "k", True, HOUR + 1)
-    assert [r.kind for r in expire(join, labels_to=NEVER, events_to=NEVER)] == ["expired"]
+    assert [r.kind for r in expire(join, labels_to=join.label_ms, events_to=join.event_ms)] == ["expired"]
 
 
 def test_early_label_does_not_end_while_events_are_unread() -> None:
     join = pending()
     join.resolve("a", "k", True, 5)
     join.resolve("b", "k", True, 50 * HOUR)
-    assert expire(join, events_to=NEVER) == []
+    assert expire(join, events_to=join.event_ms) == []
     assert [(r.kind, r.id) for r in expire(join)] == [("orphan", "a")]
 
 

@@ -1,0 +1,397 @@
+"""Shows what one prediction is made of, and makes it again from the training log: `headwater explain`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from app import replay
+from app.people import console, interruptible, pipeline_of, print_json, run, settings_for, stderr
+from learning.explain import (
+    KEPT,
+    Difference,
+    Explanation,
+    History,
+    Part,
+    Replayed,
+    Term,
+    differences,
+    explain,
+)
+from learning.learn import Learner, ModelError, copy_of
+from learning.records import Example, LogRecord, Prediction
+from pipelines.definition import Pipeline
+from streaming.config import EngineConfig
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Bar = Callable[[str], replay.Progress]
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a prediction was found."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Account(msgspec.Struct, frozen=True):
+    """One occurrence of a prediction, made again.
+
+    Attributes:
+        found: where it is.
+        prediction: as it was recorded.
+        again: what came of making it again.
+        differences: what is not as it was.
+        explanation: what it is made of; None where the vector no longer fits the pipeline, or the model raised.
+        history: what the log says around its version.
+    """
+
+    found: Origin
+    prediction: Prediction
+    again: Replayed
+    differences: list[Difference]
+    explanation: Explanation | None
+    history: History
+
+
+class Inquiry(msgspec.Struct, frozen=True):
+    """Everything about one id."""
+
+    id: str
+    accounts: list[Account]
+    mentions: list[tuple[int, LogRecord]]
+    searched: int
+
+
+class _Named(msgspec.Struct):
+    id: str
+
+
+_ID = msgspec.json.Decoder(_Named)
+_PREDICTION = msgspec.json.Decoder(Prediction)
+
+
+@click.command("explain")
+@click.argument("prediction_id")
+@click.option("--pipeline", help="Built-in name or package.module:name [HEADWATER_PIPELINE].")
+@click.option("--broker", help="Kafka bootstrap servers [HEADWATER_BROKER].")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def command(prediction_id: str, pipeline: str | None, broker: str | None, as_json: bool) -> None:
+    """Show what a prediction is made of, and make it again.
+
+    Looks for PREDICTION_ID in the predictions, rebuilds the model as it was by replaying the training log up to the
+    prediction's version, and compares to the last bit. The exit code is 1 where there is no such prediction, and 0
+    where it could not be made again: that is an answer.
+    """
+    settings = settings_for(pipeline=pipeline, broker=broker)
+    definition = pipeline_of(settings)
+    with interruptible(), bars(stderr) as bar:
+        inquiry = run(inquire(definition, settings.engine_config(definition.name), prediction_id, bar))
+    if as_json:
+        print_json(as_dict(definition, inquiry))
+    else:
+        show(definition, inquiry, console)
+
+
+@contextmanager
+def bars(screen: Console) -> Iterator[Bar]:
+    """Makes progress bars, one below the other, that are gone at the end."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+
+        def bar(description: str) -> replay.Progress:
+            task = progress.add_task(description)
+            return lambda done, total: progress.update(task, completed=done, total=total)
+
+        yield bar
+
+
+async def inquire(pipeline: Pipeline, config: EngineConfig, name: str, bar: Bar) -> Inquiry:
+    """Find it, make it again, and read what the log says of it. Raises ClickException where there is no such id."""
+    async with replay.opened(config, pipeline.predictions_topic) as topic:
+        found = await find(topic, name, bar(f"looking through {topic.name}"))
+        searched = topic
+    async with replay.opened(config, pipeline.training_log_topic) as log:
+        if not found:
+            found = await find_example(log, name, bar(f"looking through {log.name}"))
+        if not found:
+            raise click.ClickException(_unknown(pipeline, name, searched, log))
+        accounts, mentions = await account(pipeline, log, name, found, bar)
+    return Inquiry(name, accounts, mentions, _size(searched))
+
+
+async def find(topic: replay.Topic, name: str, progress: replay.Progress) -> list[tuple[Origin, Prediction]]:
+    """Every prediction of that id."""
+    found = []
+    async with aclosing(topic.records(progress=progress)) as records:
+        async for record in records:
+            try:
+                if _ID.decode(record.value or b"").id != name:
+                    continue
+                prediction = _PREDICTION.decode(record.value)
+            except msgspec.DecodeError:  # somebody else's record: not what is looked for
+                continue
+            found.append((Origin(topic.name, record.partition, record.offset), prediction))
+    return found
+
+
+async def find_example(log: replay.Topic, name: str, progress: replay.Progress) -> list[tuple[Origin, Prediction]]:
+    """The prediction as its example has it: the log is kept for longer than the predictions are."""
+    async with aclosing(replay.lessons(log, progress=progress)) as lessons:
+        async for offset, record in lessons:
+            if isinstance(record, Example) and record.id == name:
+                r = record
+                made = Prediction(r.id, r.key, r.time_ms, r.prediction, r.version, r.features, r.schema)
+                return [(Origin(log.name, 0, offset), made)]
+    return []
+
+
+async def account(
+    pipeline: Pipeline, log: replay.Topic, name: str, found: list[tuple[Origin, Prediction]], bar: Bar
+) -> tuple[list[Account], list[tuple[int, LogRecord]]]:
+    """Each occurrence made again, and what the log says of the id, all in one pass over the log."""
+    histories = [History(prediction.version, prediction.schema) for _, prediction in found]
+    mentions: list[tuple[int, LogRecord]] = []
+
+    def see(offset: int, record: LogRecord) -> None:
+        for history in histories:
+            history.see(offset, record)
+        if record.id == name:
+            mentions.append((offset, record))
+
+    accounts: dict[int, Account] = {}
+    learner: Learner | None = None
+    reached = 0
+    for index in sorted(range(len(found)), key=lambda index: found[index][1].version):
+        prediction = found[index][1]
+        progress = bar(f"replaying {log.name} to version {prediction.version:,}")
+        learner = await replay.learner_at(pipeline, log, prediction.version, start=learner, see=see, progress=progress)
+        reached = prediction.version
+        accounts[index] = made_again(pipeline, log, learner, found[index], histories[index])
+    async with aclosing(replay.lessons(log, reached, progress=bar(f"reading the rest of {log.name}"))) as lessons:
+        async for offset, record in lessons:
+            see(offset, record)
+    return [accounts[index] for index in range(len(found))], mentions
+
+
+def made_again(
+    pipeline: Pipeline, log: replay.Topic, learner: Learner, found: tuple[Origin, Prediction], history: History
+) -> Account:
+    """The prediction made again by the model at its version."""
+    origin, prediction = found
+    names, schema = tuple(pipeline.feature_set.names), pipeline.feature_set.schema
+    model = copy_of(learner.model)  # some models change when they are asked, and the replay goes on from this one
+    value, error, explanation = None, "", None
+    try:
+        value = learner.predict_with(model, prediction.features)
+        if schema == prediction.schema:
+            reference = history.reference(len(names))
+            explanation = explain(
+                model, lambda vector: learner.predict_with(model, vector), names, prediction.features, reference
+            )
+    except ModelError as failure:
+        error = failure.message.strip().splitlines()[-1]
+    again = Replayed(
+        value=value,
+        error=error,
+        names=names,
+        schema=schema,
+        model=" | ".join(_steps(learner.model)),
+        reached=learner.version,
+        passed_over=history.before - learner.examples,
+        begin=log.begin,
+        end=log.end,
+    )
+    return Account(origin, prediction, again, differences(prediction, again), explanation, history)
+
+
+def _steps(model: Any) -> list[str]:
+    steps = getattr(model, "steps", None)
+    return [type(step).__name__ for step in steps.values()] if isinstance(steps, dict) else [type(model).__name__]
+
+
+def _size(topic: replay.Topic) -> int:
+    return sum(topic.ends.values()) - sum(topic.begins.values())
+
+
+def _unknown(pipeline: Pipeline, name: str, topic: replay.Topic, log: replay.Topic) -> str:
+    return (
+        f"no prediction {name!r}: searched all of {topic.name} ({len(topic.ends)} partitions, {_size(topic):,} offsets)"
+        f" and the examples of {log.name} ({_size(log):,} offsets).\n"
+        f"Compare the id with `headwater tail predictions --from-beginning --limit 3`; it is the event's own id, or"
+        f" topic-partition-offset where it has none. A prediction is visible after its checkpoint (0.5 s); one older"
+        f" than the topic's retention is gone unless it was labelled. For another pipeline than {pipeline.name}, say"
+        " --pipeline."
+    )
+
+
+def iso(time_ms: int) -> str:
+    """The time for people and programs.
+
+    >>> iso(1_500)
+    '1970-01-01T00:00:01.500Z'
+    """
+    return (EPOCH + timedelta(milliseconds=time_ms)).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def as_dict(pipeline: Pipeline, inquiry: Inquiry) -> dict[str, Any]:
+    """What `--json` prints; docs/explain-and-export.md describes it."""
+    return {
+        "id": inquiry.id,
+        "pipeline": pipeline.name,
+        "occurrences": [_occurrence(account) for account in inquiry.accounts],
+        "outcomes": [_mention(offset, record) for offset, record in inquiry.mentions],
+        "searched": inquiry.searched,
+    }
+
+
+def _occurrence(account: Account) -> dict[str, Any]:
+    made, again = account.prediction, account.again
+    return {
+        "found": msgspec.to_builtins(account.found),
+        "key": made.key,
+        "time": iso(made.time_ms),
+        "version": made.version,
+        "schema": made.schema,
+        "features": made.features,
+        "prediction": made.prediction,
+        "again": again.value,
+        "equal": not account.differences,
+        "differences": msgspec.to_builtins(account.differences),
+        "model": again.model,
+        "explanation": msgspec.to_builtins(account.explanation),
+        "history": _place(account),
+    }
+
+
+def _place(account: Account) -> dict[str, Any]:
+    history, last = account.history, account.history.last
+    return {
+        "log_begin": account.again.begin,
+        "log_end": account.again.end,
+        "examples_before": history.before,
+        "examples_after": history.after,
+        "passed_over": account.again.passed_over,
+        "example_before": None if last is None else _mention(*last),
+    }
+
+
+def _mention(offset: int, record: LogRecord) -> dict[str, Any]:
+    return {
+        "offset": offset,
+        "id": record.id,
+        "outcome": record.outcome,
+        "source": record.source if isinstance(record, Example) else "correction",
+        "previous": None if isinstance(record, Example) else record.previous,
+        "learned": isinstance(record, Example),
+        "event_time": iso(record.time_ms),
+        "label_time": iso(record.label_time_ms),
+    }
+
+
+def show(pipeline: Pipeline, inquiry: Inquiry, screen: Console) -> None:
+    """What people see."""
+    _say(screen, f"{pipeline.name}: prediction {inquiry.id}", style="bold")
+    if len(inquiry.accounts) > 1:
+        count = len(inquiry.accounts)
+        _say(
+            screen,
+            f"It is there {count} times. Under predictions=immediate or at_least_once a prediction may repeat after a"
+            " crash; each is shown as it was made.",
+        )
+    for account in inquiry.accounts:
+        _say(screen, "")
+        _show(account, screen)
+    _say(screen, "")
+    for line in _outcomes(inquiry):
+        _say(screen, line)
+
+
+def _say(screen: Console, text: str, style: str = "") -> None:
+    screen.print(Text(text, style=style), soft_wrap=True)
+
+
+def _show(account: Account, screen: Console) -> None:
+    made, found = account.prediction, account.found
+    _say(screen, f"made     {_value(made.prediction)} for {made.key}, event of {iso(made.time_ms)}")
+    _say(screen, f"found    {found.topic}, partition {found.partition}, offset {found.offset:,}")
+    if account.differences:
+        _say(screen, "again    not the same:", style="red")
+        for difference in account.differences:
+            _say(screen, f"         {difference.what}: {difference.message}")
+    else:
+        _say(screen, f"again    equal to the last bit, by {account.again.model} at version {made.version:,}", "green")
+    for line in _history(account):
+        _say(screen, line)
+    if account.explanation is not None:
+        for part in account.explanation.parts:
+            screen.print(_table(account.explanation, part))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number!r}" for name, number in value.items()) or "no class"
+    return repr(value)
+
+
+def _history(account: Account) -> Iterator[str]:
+    history, again = account.history, account.again
+    yield (
+        f"version  {account.prediction.version:,}: {history.before:,} examples before it, {history.after:,} since;"
+        f" the log has offsets {again.begin:,} to {again.end:,}"
+    )
+    if history.last is not None:
+        offset, last = history.last
+        yield f"         the last before it: {last.id}, labelled {iso(last.label_time_ms)}, offset {offset:,}"
+    if again.passed_over:
+        yield f"         {again.passed_over:,} of the examples before it could not be learned"
+
+
+def _outcomes(inquiry: Inquiry) -> Iterator[str]:
+    if not inquiry.mentions:
+        yield "outcome  not known: the training log has no record of it (still waiting, or expired without a lesson)"
+    for offset, record in inquiry.mentions:
+        when = f"{iso(record.label_time_ms)}, offset {offset:,}"
+        if isinstance(record, Example):
+            yield f"outcome  {record.outcome} by {record.source}, {when}"
+        else:
+            yield f"outcome  {record.outcome} by correction, was {record.previous}, {when}; not learned"
+
+
+def _table(explanation: Explanation, part: Part) -> Table:
+    linear = explanation.method == "linear"
+    output = f"class {part.output}: " if part.output else ""
+    if linear:
+        title = f"{output}score {part.score:.6g} = intercept + contributions; link: {explanation.link}"
+    else:
+        title = (
+            f"{output}change of the prediction by each feature alone, against its mean of the last {KEPT:,} examples;"
+            " the changes do not add up"
+        )
+    middle = ("seen", "weight") if linear else ("mean",)
+    table = Table(title=title, title_justify="left")
+    table.add_column("feature", overflow="fold")
+    for name in ("value", *middle, "contribution"):
+        table.add_column(name, justify="right")
+    for term in sorted(part.terms, key=_size_of, reverse=True):
+        numbers = (term.seen, term.weight) if linear else (term.reference,)
+        table.add_row(Text(term.feature), *(_number(n) for n in (term.value, *numbers, term.contribution)))
+    if linear:
+        table.add_row("intercept", "", "", "", _number(part.intercept))
+    return table
+
+
+def _size_of(term: Term) -> float:
+    return abs(term.contribution or 0.0)
+
+
+def _number(number: float | None) -> str:
+    return "model raised" if number is None else f"{number:.6g}"
