@@ -5,7 +5,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiokafka import ConsumerRecord
 
@@ -18,6 +18,9 @@ from streaming.app import StreamApp
 from streaming.errors import TooManyDeadLetters
 from streaming.unit import Chunk, Headers, Unit
 from tables import pending
+
+if TYPE_CHECKING:
+    from agents.snapshots import Snapshots
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ class Loop:
         app: the Faust app with the engine.
         pipeline: what is run.
         learner: the model, as new as the training log that this worker has followed.
+        snapshots: what saves and restores the model, where it is saved.
         model_errors: tracebacks of examples the model raised on, by offset, for the owner of the log to report.
     """
 
@@ -50,6 +54,7 @@ class Loop:
         self.pipeline = pipeline
         self.learner = Learner(pipeline)
         self.model_errors: dict[int, str] = {}
+        self.snapshots: Snapshots | None = None
         self._pending: weakref.WeakKeyDictionary[Unit, PendingLabels] = weakref.WeakKeyDictionary()
         self._judged: deque[bool] = deque(maxlen=JUDGED)
 

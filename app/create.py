@@ -2,6 +2,7 @@
 
 from agents import label, learn, score, watch
 from agents.loop import Loop
+from agents.snapshots import SnapshotPolicy, Snapshots
 from app.metrics import PrometheusMetrics
 from app.settings import Settings
 from app.web import WebServer
@@ -9,6 +10,7 @@ from pipelines.definition import Pipeline
 from streaming.app import StreamApp
 from streaming.checkpoint import Step, no_step
 from streaming.engine import Group
+from streaming.snapshots import SnapshotStore
 from tables import monitors, pending, profiles
 
 AGENTS = (score, label, learn, watch)
@@ -37,6 +39,17 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
             app.tables.add(table)
     loop = Loop(app, pipeline)
     app.engine.on_ends = loop.expire
+    loop.snapshots = Snapshots(
+        loop,
+        SnapshotStore(config, pipeline.snapshots_topic, settings.snapshot_slots),
+        SnapshotPolicy(
+            examples=settings.snapshot_examples,
+            seconds=settings.snapshot_interval,
+            slots=settings.snapshot_slots,
+            keys=tuple(settings.snapshot_keys()),
+        ),
+    )
+    app.engine.restore = loop.snapshots.restore
     for agent in AGENTS:
         agent.register(loop)
     web = WebServer(metrics, lambda: app.engine.ready, host=settings.web_host, port=settings.web_port)

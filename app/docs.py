@@ -7,14 +7,14 @@ from typing import Any, get_args
 
 import click
 import msgspec
-from pipelines.definition import Pipeline
-from pipelines.loading import load_pipeline
 from pydantic import SecretStr
 
 from app.settings import PREFIX as SETTING
 from app.settings import Settings
 from learning.intake import DeadLetterReason
 from learning.records import DriftEvent, LogRecord, Prediction
+from pipelines.definition import Pipeline
+from pipelines.loading import load_pipeline
 from streaming.telemetry import CATALOGUE, PREFIX
 from streaming.topics import topics_of
 

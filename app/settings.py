@@ -76,6 +76,18 @@ class Settings(BaseSettings):
         le=1,
         description="Share of dead letters among the last 1000 records above which the worker stops.",
     )
+    snapshot_examples: int = Field(
+        10_000, ge=0, description="Examples after which the model is saved again. 0: it never is."
+    )
+    snapshot_interval: float = Field(
+        600.0, gt=0, description="Seconds after which it is saved too, if it has learned anything meanwhile."
+    )
+    snapshot_slots: int = Field(4, ge=1, le=100, description="How many snapshots are kept.")
+    snapshot_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key that snapshots are signed with, and must be. Several, by commas: the first signs, all are"
+        " believed. Never printed.",
+    )
     web_host: str = Field(
         "127.0.0.1", min_length=1, description="Address the worker's web server (`/metrics`) listens on."
     )
@@ -137,6 +149,10 @@ class Settings(BaseSettings):
                 f" authorities ({error.strerror or error}). Correct or unset it; see docs/settings.md."
             )
             raise SettingsError(message) from error
+
+    def snapshot_keys(self) -> list[bytes]:
+        """The keys that snapshots are signed with; none where they are not."""
+        return [key.encode() for key in self.snapshot_key.get_secret_value().split(",") if key]
 
     def engine_config(self, pipeline_name: str | None = None) -> EngineConfig:
         """What the engine needs to be told. Without a name, the app id is built from the pipeline setting."""

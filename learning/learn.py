@@ -56,6 +56,7 @@ class Learner:
         self._schema: str = pipeline.feature_set.schema
         self._baseline: int = pipeline.baseline_examples
         self._predict = _predictor(pipeline.task, self.model)
+        self._task: str = pipeline.task
         self._unsupervised = pipeline.task == "anomaly"
         copy_of(self.model)  # a model that cannot be copied must be refused now, not after 5,000 examples
 
@@ -71,8 +72,15 @@ class Learner:
         return learner
 
     def predict(self, vector: Sequence[float]) -> Value:
-        """What the model says about a vector now. Raises `ModelError`."""
-        return self.predict_with(self.model, vector)
+        """What the model says about a vector now. Raises `ModelError`.
+
+        A model that answers with no finite number before its first example, as River's `MinMaxScaler` makes one do, is
+        taken to know nothing yet: if that were an error, no event would ever get to teach it.
+        """
+        value = self._ask(self.model, vector)
+        if not _finite(value) and not self.examples:
+            return _NOTHING_KNOWN[self._task]
+        return _checked(value)
 
     def predict_frozen(self, vector: Sequence[float]) -> Value | None:
         """What the frozen copy says; None while there is none. Ask before `apply`, as for the model itself."""
@@ -80,14 +88,13 @@ class Learner:
 
     def predict_with(self, model: Any, vector: Sequence[float]) -> Value:
         """What another state of the same model says about a vector. Raises `ModelError`."""
+        return _checked(self._ask(model, vector))
+
+    def _ask(self, model: Any, vector: Sequence[float]) -> Value:
         try:
-            value = self._predict(model, dict(zip(self._names, vector, strict=True)))
+            return self._predict(model, dict(zip(self._names, vector, strict=True)))
         except Exception as exc:
             raise ModelError(traceback.format_exc()) from exc
-        if not all(map(math.isfinite, value.values() if isinstance(value, dict) else (value,))):
-            message = f"the model predicted {value!r}, expected a finite number"
-            raise ModelError(message)
-        return value
 
     def apply(self, offset: int, record: LogRecord) -> None:
         """Take the record at this offset of the log. Raises `ModelError`, with the version moved on all the same.
@@ -119,6 +126,20 @@ class Learner:
         if self.examples == self._baseline:
             self.frozen = copy_of(self.model)
             self.frozen_version = self.version
+
+
+_NOTHING_KNOWN: dict[str, Value] = {"binary": 0.5, "multiclass": {}, "regression": 0.0, "anomaly": 0.0}
+
+
+def _finite(value: Value) -> bool:
+    return all(map(math.isfinite, value.values() if isinstance(value, dict) else (value,)))
+
+
+def _checked(value: Value) -> Value:
+    if not _finite(value):
+        message = f"the model predicted {value!r}, expected a finite number"
+        raise ModelError(message)
+    return value
 
 
 def copy_of(model: Any) -> Any:

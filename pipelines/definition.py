@@ -93,6 +93,7 @@ class Pipeline:
         predictions_topic: predictions are written to it.
         training_log_topic: what is learned.
         drift_topic: drift events are written to it.
+        snapshots_topic: snapshots of the model are kept in it.
         dead_letters_topic: records that cannot be used are written to it.
 
     Raises:
@@ -124,6 +125,7 @@ class Pipeline:
         self.predictions_topic = f"{name}.predictions"
         self.training_log_topic = f"{name}.training-log"
         self.drift_topic = f"{name}.drift"
+        self.snapshots_topic = f"{name}.snapshots"
         self.dead_letters_topic = f"{name}.dead-letters"
         self._check_streams()
         self.horizon = horizon
@@ -169,7 +171,13 @@ class Pipeline:
         if events.topic == labels.topic:
             message = f"{self._place}: got topic {events.topic!r} for events and labels, expected two; rename one"
             raise DefinitionError(message)
-        derived = (self.predictions_topic, self.training_log_topic, self.drift_topic, self.dead_letters_topic)
+        derived = (
+            self.predictions_topic,
+            self.training_log_topic,
+            self.drift_topic,
+            self.snapshots_topic,
+            self.dead_letters_topic,
+        )
         for stream in (events, labels):
             if stream.topic in derived:
                 message = (

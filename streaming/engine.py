@@ -85,6 +85,7 @@ class Engine:
         self.generation: Callable[[], int] = lambda: 0
         self.reached: Callable[[TopicPartition, int], int] = lambda tp, mark: mark
         self.on_ends: Callable[[Unit], Awaitable[None]] | None = None
+        self.restore: Callable[[], Awaitable[int]] | None = None  # a snapshot, and the log position it ends at
 
     # -- asked by agents
 
@@ -197,7 +198,7 @@ class Engine:
         log_tp = TopicPartition(self.log_topic, 0)
         ends = await recovery.end_offsets(self.config, [log_tp])
         # 4.
-        self._follow()
+        await self._follow()
         await self.follower.wait_for(ends[log_tp])
         # 5.
         for (group, partition), writer in zip(wanted, writers, strict=True):
@@ -302,8 +303,10 @@ class Engine:
         await producer.start()
         return PlainWriter(producer, commit, self._step)
 
-    def _follow(self) -> None:
+    async def _follow(self) -> None:
         if self._following is None:
+            if self.restore is not None:
+                await self.follower.start_at(await self.restore())
             self._following = asyncio.create_task(self._guard(self.follower.run()))
 
     async def _guard(self, work: Awaitable[None]) -> None:

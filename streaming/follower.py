@@ -21,7 +21,7 @@ class Lesson(msgspec.Struct, frozen=True):
 
 
 class Follower:
-    """Reads the log from its beginning, without end, and hands lessons to a sink.
+    """Reads the log from its beginning, or from where a snapshot ends, without end, and hands lessons to a sink.
 
     The fold's place is kept by `applied`, which the learn agent calls; `wait_for` lets recovery wait until the
     model is as new as the log is.
@@ -34,6 +34,11 @@ class Follower:
         self._start = 0
         self._applied = -1
         self._moved = asyncio.Condition()
+
+    async def start_at(self, position: int) -> None:
+        """Begin here instead of at the beginning, because everything before it has been learned. Before `run`."""
+        self._start = position
+        await self.applied(position)
 
     @property
     def position(self) -> int:
@@ -62,8 +67,8 @@ class Follower:
             if begin > self._start:
                 message = (
                     f"the training log {self._tp.topic} begins at offset {begin}, expected {self._start}: its head has"
-                    " been removed, so the model cannot be made again; set the topic's retention.ms=-1, and"
-                    " give the pipeline another name to start anew"
+                    " been removed and no snapshot of the model reaches it, so the model cannot be made again; set the"
+                    " topic's retention.ms=-1, and give the pipeline another name to start anew"
                 )
                 raise EngineError(message)
             consumer.seek(self._tp, self._start)

@@ -21,9 +21,11 @@ CounterName = Literal[
     "model_errors_total",
     "drift_total",
     "dead_letters_total",
+    "snapshots_total",
+    "snapshots_refused_total",
 ]
-GaugeName = Literal["model_version", "model_lag", "quality", "consumer_lag", "recovery_seconds"]
-HistogramName = Literal["label_delay_seconds", "checkpoint_seconds"]
+GaugeName = Literal["model_version", "model_lag", "quality", "consumer_lag", "recovery_seconds", "snapshot_version"]
+HistogramName = Literal["label_delay_seconds", "checkpoint_seconds", "snapshot_seconds"]
 MetricName = CounterName | GaugeName | HistogramName
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -105,9 +107,21 @@ CATALOGUE: Mapping[MetricName, Metric] = {
         ("topic", "partition"),
         ("events and labels topic", "partitions this worker owns"),
     ),
+    "snapshots_total": Metric("counter", "Snapshots of the model written by this worker."),
+    "snapshots_refused_total": Metric(
+        "counter",
+        "Snapshots found at the start and not used, or not written, by what was wrong. The model comes from an older"
+        " one, or from the training log.",
+        ("kind",),
+        ("learning.snapshots.Kind, write_failed",),
+    ),
+    "snapshot_version": Metric("gauge", "Version of the newest snapshot that this worker has written or started from."),
     "recovery_seconds": Metric("gauge", "How long the last recovery of assigned partitions took."),
     "label_delay_seconds": Metric(
         "histogram", "Event time of the label minus event time of its event.", buckets=SECONDS_LONG
+    ),
+    "snapshot_seconds": Metric(
+        "histogram", "Time the model is not learning nor predicting while a snapshot is taken.", buckets=SECONDS_SHORT
     ),
     "checkpoint_seconds": Metric(
         "histogram", "Duration of a checkpoint, from its cut to its commit.", buckets=SECONDS_SHORT

@@ -56,6 +56,7 @@ def topics_of(pipeline: "Pipeline", app_id: str, partitions: int) -> tuple[Topic
         TopicSpec(pipeline.dead_letters_topic, partitions, DEAD_LETTERS, about="records that could not be used"),
         TopicSpec(pipeline.training_log_topic, 1, UNCLEANED, as_events=False, about="the training log"),
         TopicSpec(pipeline.drift_topic, 1, as_events=False, about="drift events"),
+        TopicSpec(pipeline.snapshots_topic, 1, COMPACTED, as_events=False, about="snapshots of the model"),
         TopicSpec(f"{app_id}-profiles-changelog", partitions, COMPACTED, about="state of profiles"),
         TopicSpec(f"{app_id}-pending-changelog", partitions, COMPACTED, about="state of pending labels"),
         TopicSpec(f"{app_id}-monitors-changelog", 1, COMPACTED, as_events=False, about="state of monitors"),

@@ -78,6 +78,7 @@ def scaled(model: Any) -> Any:
 
 MODELS: dict[str, tuple[type[Outcome], str, Callable[[], Any]]] = {
     "logistic": (Yes, "binary", lambda: scaled(linear_model.LogisticRegression())),
+    "logistic-minmax": (Yes, "binary", lambda: preprocessing.MinMaxScaler() | linear_model.LogisticRegression()),
     "logistic-adam": (Yes, "binary", lambda: scaled(linear_model.LogisticRegression(optimizer=optim.Adam()))),
     "perceptron": (Yes, "binary", lambda: scaled(linear_model.Perceptron())),
     "alma": (Yes, "binary", lambda: scaled(linear_model.ALMAClassifier())),  # type: ignore[no-untyped-call]

@@ -120,14 +120,32 @@ def test_model_that_raises_moves_the_version_and_stays() -> None:
     ("task", "model"),
     [
         ("regression", FixedModel(None, raises=["predict"])),
-        ("regression", FixedModel(float("nan"))),
         ("regression", FixedModel("text")),
-        ("multiclass", FixedProbabilities({"a": float("inf")})),
     ],
 )
 def test_prediction_that_is_none_raises_model_error(task: str, model: Any) -> None:
     with pytest.raises(ModelError):
         learner(task, lambda: model).predict(X)
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "known"),
+    [
+        ("regression", FixedModel(float("nan")), 0.0),
+        ("multiclass", FixedProbabilities({"a": float("inf")}), {}),
+        ("binary", FixedProbabilities({True: float("nan")}), 0.5),
+    ],
+)
+def test_no_finite_number_before_the_first_example_is_nothing_known_and_after_it_an_error(
+    task: str, model: Any, known: Any
+) -> None:
+    """MinMaxScaler makes a model answer NaN at first; when that was an error, no event ever got to teach it."""
+    one = learner(task, lambda: model)
+    assert one.predict(X) == known
+    one.apply(0, example())
+    one.model = model
+    with pytest.raises(ModelError, match="expected a finite number"):
+        one.predict(X)
 
 
 def test_frozen_copy_is_the_fold_of_the_first_examples() -> None:
