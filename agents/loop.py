@@ -149,10 +149,15 @@ class Loop:
             self.metrics.observe("label_delay_seconds", (record.label_time_ms - record.time_ms) / 1000)
         unit.emit(self.pipeline.training_log_topic, 0, record.id.encode(), encode(record))
 
+    async def look_after(self, unit: Unit) -> None:
+        """What is to be done now and then; the engine calls it when it has learned where the unit's topics end."""
+        if pending.NAME in unit.state:
+            await self.expire(unit)
+        elif self.snapshots is not None:  # the unit of the training log, so this worker owns it
+            self.snapshots.consider()
+
     async def expire(self, unit: Unit) -> None:
-        """End the waits that are over. The engine calls it when it has learned how far the topics have been read."""
-        if pending.NAME not in unit.state:
-            return
+        """End the waits of a unit that are over."""
         join, limit = self.pending(unit), 1_000
         if unit.progress is None:  # nothing has come since it was recovered
             unit.progress = (join.event_ms, join.label_ms)

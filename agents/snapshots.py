@@ -63,7 +63,7 @@ class Snapshots:
         return 0
 
     def consider(self) -> None:
-        """Save the model if it is due; the owner of the log calls it after each chunk. Does not wait."""
+        """Save the model if it is due; the owner of the log calls it now and then. Does not wait."""
         learner, policy = self._loop.learner, self._policy
         learned = learner.examples - self._saved_examples
         if not policy.examples or learned <= 0 or (self._writing is not None and not self._writing.done()):

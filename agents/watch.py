@@ -28,8 +28,6 @@ def register(loop: Loop) -> None:
             await loop.engine.follower.wait_for(chunk.records[-1].offset + 1)
             await loop.each(chunk, lambda unit, record: step(loop, unit, record))
             report(loop, chunk)
-            if loop.snapshots is not None and loop.engine.unit_of(chunk.tp) is not None:
-                loop.snapshots.consider()
             yield
 
     loop.app.agent(loop.app.topic(loop.pipeline.training_log_topic, maxsize=2), name="watch")(agent)

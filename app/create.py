@@ -38,7 +38,7 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
         for table in group.tables:
             app.tables.add(table)
     loop = Loop(app, pipeline)
-    app.engine.on_ends = loop.expire
+    app.engine.on_ends = loop.look_after
     loop.snapshots = Snapshots(
         loop,
         SnapshotStore(config, pipeline.snapshots_topic, settings.snapshot_slots),
