@@ -50,6 +50,10 @@ class PrometheusMetrics:
         histogram = self._histograms[name]
         (histogram.labels(**labels) if labels else histogram).observe(value)
 
+    def forget(self, name: GaugeName) -> None:
+        """Say no more what a gauge with labels stood at."""
+        self._gauges[name].clear()
+
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format, for `/metrics`."""
         return generate_latest(self.registry)

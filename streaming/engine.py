@@ -20,10 +20,12 @@ from streaming.config import EngineConfig
 from streaming.errors import CheckpointError, EngineError
 from streaming.follower import Follower, Lesson
 from streaming.tables import StateTable
-from streaming.telemetry import Metrics
+from streaming.telemetry import GaugeName, Metrics
 from streaming.unit import Chunk, Output, Unit
 
 log = logging.getLogger(__name__)
+
+OWNERS_GAUGES: tuple[GaugeName, ...] = ("consumer_lag", "quality")  # what only the owner of a unit can say
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -219,6 +221,8 @@ class Engine:
         owned, self._owned = list(self._owned.values()), {}
         for one in owned:
             one.unit.close()
+        for name in OWNERS_GAUGES:
+            self.metrics.forget(name)
         errors = []
         for one in owned:
             try:

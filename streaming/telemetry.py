@@ -141,6 +141,9 @@ class Metrics(Protocol):
     def observe(self, name: HistogramName, value: float, **labels: str) -> None:
         """Add one observation to a histogram."""
 
+    def forget(self, name: GaugeName) -> None:
+        """Say no more what a gauge with labels stood at; it is another worker's to say."""
+
 
 class NullMetrics:
     """Metrics for whoever does not measure."""
@@ -152,6 +155,9 @@ class NullMetrics:
         """Do nothing."""
 
     def observe(self, name: HistogramName, value: float, **labels: str) -> None:
+        """Do nothing."""
+
+    def forget(self, name: GaugeName) -> None:
         """Do nothing."""
 
 
@@ -184,6 +190,10 @@ class RecordingMetrics:
     def observe(self, name: HistogramName, value: float, **labels: str) -> None:
         """Add one observation to a histogram."""
         self.observations.setdefault(self._sample(name, "histogram", labels), []).append(value)
+
+    def forget(self, name: GaugeName) -> None:
+        """Remove every value of a gauge."""
+        self.values = {sample: value for sample, value in self.values.items() if sample[0] != name}
 
     def value(self, name: CounterName | GaugeName, **labels: str) -> float:
         """What a counter or gauge stands at; 0.0 where nothing was recorded."""

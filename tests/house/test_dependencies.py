@@ -49,6 +49,7 @@ BUILD = PROJECT["build-system"]["requires"]
     ("heading", "wanted"),
     [
         ("Runtime", RUNTIME),
+        ("Extra `export`", PROJECT["project"]["optional-dependencies"]["export"]),
         ("Build", BUILD),
         ("Development", requirements("dev.in")),
         ("Demo and tests", requirements("data.in")),
