@@ -56,7 +56,6 @@ class BatchConsumer(driver.Consumer):
     records would be taken for those that follow the mark.
     """
 
-    consumer_thread_type = BatchThread
     RebalanceListener = BatchListener
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -65,6 +64,9 @@ class BatchConsumer(driver.Consumer):
         self._passed: dict[TopicPartition, int] = {}
         self._must_seek = False
         self._sought_generation: int | None = None
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return BatchThread(self, loop=self.loop, beacon=self.beacon)
 
     @property
     def engine_app(self) -> "StreamApp":

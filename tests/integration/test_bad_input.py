@@ -1,6 +1,7 @@
 """What cannot be used goes to the dead letters as it came; everything else goes on."""
 
 import asyncio
+import contextlib
 import json
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -134,6 +135,33 @@ def test_bad_events_are_dead_letters_and_good_ones_are_predicted(run: Run) -> No
             assert headers["original-trace"] == b"t1"
         assert b"KeyError: 'no such airport'" in dict(letters[len(BAD) - 1].headers)["traceback"]
         assert dict(letters[-1].headers)["topic"].decode() == arrivals
+
+    asyncio.run(scenario())
+
+
+def test_what_a_producer_has_taken_back_is_neither_predicted_nor_watched(run: Run) -> None:
+    """Events of an aborted transaction never were. The consumer once read them, and lessons that a dead worker left."""
+
+    async def scenario() -> None:
+        await run.prepare()
+        producer = AIOKafkaProducer(bootstrap_servers=run.config.bootstrap, transactional_id=f"{run.name}-user")
+        await producer.start()
+        topic = run.pipeline.events.topic
+        for number in range(3):
+            with contextlib.suppress(ZeroDivisionError):
+                async with producer.transaction():
+                    for name in (f"taken-back-{number}a", f"taken-back-{number}b"):
+                        await producer.send_and_wait(topic, event(flight_id=name), b"JFK", PARTITION, NOON)
+                    raise ZeroDivisionError
+            async with producer.transaction():
+                await producer.send_and_wait(topic, event(flight_id=f"kept-{number}"), b"JFK", PARTITION, NOON)
+        await producer.stop()
+        port = free_port()
+        run.start(HEADWATER_WEB_PORT=str(port))
+        await samples_when(f"http://127.0.0.1:{port}/metrics", "predictions_total", 3.0)
+        await run.until(3, 0, patience=10)
+        made = [msgspec.json.decode(r.value, type=Prediction) for r in await run.read(run.pipeline.predictions_topic)]
+        assert [p.id for p in made] == ["kept-0", "kept-1", "kept-2"]
 
     asyncio.run(scenario())
 

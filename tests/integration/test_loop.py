@@ -224,6 +224,7 @@ async def assert_watched(run: Run, lessons: list[tuple[int, Any]]) -> None:
         if saved and saved[-1].offset >= watch.offset:
             break
         await asyncio.sleep(0.5)
+    assert saved[-1].offset == watch.offset, "the log is not watched to its end"
     assert saved[-1].report() == watch.report()
     drifts = [msgspec.json.decode(r.value, type=DriftEvent) for r in await run.read(pipeline.drift_topic)]
     assert len(expected) > 0
