@@ -161,6 +161,7 @@ class Run:
             *(f"{self.name}.{end}" for end in ("departures", "arrivals", "predictions", "training-log", "drift")),
             *(f"headwater-{self.name}-{table}-changelog" for table in ("profiles", "pending", "monitors")),
             f"{self.name}.dead-letters",
+            f"{self.name}.snapshots",
         }
 
     def __call__(self, *arguments: str) -> Answer:
@@ -189,7 +190,8 @@ def test_topics_are_missed_created_and_found(run: Run) -> None:
     assert len(missing.json["problems"]) == len(run.topics)
     created = run("topics", "create", "--json").succeeded().json["created"]
     assert {topic["name"]: topic["partitions"] for topic in created} == {
-        name: 1 if name.endswith(("training-log", "drift", "monitors-changelog")) else 4 for name in run.topics
+        name: 1 if name.endswith(("training-log", "drift", "snapshots", "monitors-changelog")) else 4
+        for name in run.topics
     }
     assert "0 topics created; all are as they should be" in run("topics", "create").succeeded().out
     assert run("topics", "check", "--json").succeeded().json == {"ok": True, "partitions": 4}
