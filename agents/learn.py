@@ -1,8 +1,12 @@
-"""The training log to the model: in every worker, outside the consumer group, one example after the other."""
+"""The training log to the model: in every worker, outside the consumer group, one example after the other.
+
+What a control record says is done at its place in the log, so all workers switch at the same version.
+"""
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -10,9 +14,10 @@ from aiokafka import ConsumerRecord
 from faust.types import StreamT
 
 from agents.loop import TURN, Loop
-from learning.learn import ModelError
-from learning.records import Example, decode_log
-from streaming.follower import Lesson
+from learning import rollback
+from learning.learn import Learner, ModelError
+from learning.records import Control, Example, LogRecord, decode_log
+from streaming.follower import Lesson, read_again
 
 log = logging.getLogger(__name__)
 
@@ -37,20 +42,28 @@ async def learn(loop: Loop, lesson: Lesson) -> None:
     """All records of a lesson, in order; then say how far the model has come."""
     started = time.perf_counter()
     for record in lesson.records:
-        step(loop, record)
+        await step(loop, record)
         if time.perf_counter() - started > TURN:
             await loop.engine.breathe()
             started = time.perf_counter()
     await loop.engine.follower.applied(lesson.position)
-    loop.metrics.gauge("model_version", loop.learner.version)
+    learner = loop.learner
+    loop.metrics.gauge("model_version", learner.version)
+    loop.metrics.gauge("learning_frozen", float(not learner.learning))
+    loop.metrics.gauge("control_offset", learner.turns[-1].offset if learner.turns else -1)
     loop.metrics.gauge("model_lag", max(0, lesson.end - lesson.position))
 
 
-def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
+async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
     """One record of the log. What the model raises on is reported and passed over, by every worker alike."""
+    learner = loop.learner
     try:
         entry = decode_log(record.value or b"")
-        loop.learner.apply(record.offset, entry)
+        to = learner.rollback_to(record.offset, entry)
+        if to is None:
+            learner.apply(record.offset, entry)
+        else:
+            learner.roll_back(record.offset, to, await made_again(loop, to))
     except (ModelError, msgspec.DecodeError) as error:
         loop.metrics.count("model_errors_total")
         loop.model_errors[record.offset] = str(error)
@@ -58,5 +71,49 @@ def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
             del loop.model_errors[next(iter(loop.model_errors))]
         log.error("the record at offset %d of the training log was not learned: %s", record.offset, error)  # noqa: TRY400
         return
-    if isinstance(entry, Example):
+    if isinstance(entry, Control):
+        log.warning(
+            "%s by %s at offset %d (%s): the model has %d examples and %s",
+            f"rollback to version {to}" if to is not None else entry.action,
+            entry.by,
+            record.offset,
+            entry.why or "no reason given",
+            learner.examples,
+            "learns" if learner.learning else "does not learn",
+        )
+    elif isinstance(entry, Example) and learner.learning:
         loop.metrics.count("training_examples_total")
+
+
+async def made_again(loop: Loop, version: int) -> Learner:
+    """The model as it was at an earlier version. Raises EngineError where the log that it needs is gone.
+
+    Meanwhile this worker goes on predicting, by the version just before the rollback.
+    """
+    started = time.monotonic()
+    turns = loop.learner.turns
+    if loop.snapshots is None:
+        learner, (_, runs) = Learner(loop.pipeline), rollback.lineage(turns, version)
+    else:
+        learner, runs = await loop.snapshots.before(version)
+    base = learner.version
+    await rollback.fold(learner, turns, runs, lambda start, stop: history(loop, start, stop))
+    log.info("version %d made again from version %d in %.1f s", version, base, time.monotonic() - started)
+    return learner
+
+
+async def history(loop: Loop, start: int, stop: int) -> AsyncGenerator[tuple[int, LogRecord], None]:
+    """Records of the log once more; what is none is passed over as it was before. Gives the loop its turns."""
+    since = time.perf_counter()
+    chunks = read_again(loop.config, loop.pipeline.training_log_topic, start, stop)
+    async with aclosing(chunks):
+        async for records in chunks:
+            for record in records:
+                try:
+                    entry = decode_log(record.value or b"")
+                except msgspec.DecodeError:
+                    continue
+                yield record.offset, entry
+                if time.perf_counter() - since > TURN:
+                    await loop.engine.breathe()
+                    since = time.perf_counter()

@@ -7,14 +7,16 @@ itself serves.
 import asyncio
 import logging
 import time
+from contextlib import suppress
 
 import msgspec
 
 from agents.loop import Loop
 from learning import snapshots
 from learning.learn import Learner
+from learning.rollback import Run, lineage
 from learning.snapshots import SnapshotError
-from streaming.snapshots import SnapshotStore
+from streaming.snapshots import SnapshotStore, Stored
 
 log = logging.getLogger(__name__)
 
@@ -43,43 +45,67 @@ class Snapshots:
         self._store = store
         self._policy = policy
         self._saved_examples = 0
+        self._saved_turns = 0
         self._saved_at = time.monotonic()
         self._writing: asyncio.Task[None] | None = None
 
     async def restore(self) -> int:
         """Take over the newest snapshot that can be believed; the log position it ends at, 0 where there is none."""
         for stored in await self._store.read():
-            try:
-                learner = await asyncio.to_thread(
-                    snapshots.load, stored.manifest, stored.chunks, self._loop.pipeline, self._policy.keys
+            learner = await self._load(stored)
+            if learner is not None:
+                self._take(learner)
+                log.info(
+                    "the model starts from a snapshot at version %d, %d examples", learner.version, learner.examples
                 )
-            except SnapshotError as error:
-                self._loop.metrics.count("snapshots_refused_total", kind=error.kind)
-                log.error("the snapshot in slot %d is not used (%s): %s", stored.slot, error.kind, error)  # noqa: TRY400
-                continue
-            self._take(learner)
-            log.info("the model starts from a snapshot at version %d, %d examples", learner.version, learner.examples)
-            return learner.version
+                return learner.version
         return 0
+
+    async def before(self, version: int) -> tuple[Learner, list[Run]]:
+        """What an earlier version is made again from: a snapshot, or a new model, and what of the log to learn."""
+        found = _by_version(await self._store.read())
+        while True:
+            base, runs = lineage(self._loop.learner.turns, version, found)
+            if base is None:
+                return Learner(self._loop.pipeline), runs
+            learner = await self._load(found.pop(base))
+            if learner is not None:
+                return learner, runs
+
+    async def _load(self, stored: Stored) -> Learner | None:
+        """The model of a snapshot; None, said loudly, for one that cannot be believed."""
+        try:
+            return await asyncio.to_thread(
+                snapshots.load, stored.manifest, stored.chunks, self._loop.pipeline, self._policy.keys
+            )
+        except SnapshotError as error:
+            self._loop.metrics.count("snapshots_refused_total", kind=error.kind)
+            log.error("the snapshot in slot %d is not used (%s): %s", stored.slot, error.kind, error)  # noqa: TRY400
+            return None
 
     def consider(self) -> None:
         """Save the model if it is due; the owner of the log calls it now and then. Does not wait."""
         learner, policy = self._loop.learner, self._policy
         learned = learner.examples - self._saved_examples
-        if not policy.examples or learned <= 0 or (self._writing is not None and not self._writing.done()):
+        # After a rollback a start would have to make the model of then again, so what came of it is saved at once.
+        turned = len(learner.turns) != self._saved_turns
+        if not policy.examples or not (learned > 0 or turned):
             return
-        if learned >= policy.examples or time.monotonic() - self._saved_at >= policy.seconds:
+        if self._writing is not None and not self._writing.done():
+            return
+        if turned or learned >= policy.examples or time.monotonic() - self._saved_at >= policy.seconds:
             self._save(learner)
 
     def _take(self, learner: Learner) -> None:
         self._loop.learner = learner
-        self._saved_examples = learner.examples
+        self._saved_examples, self._saved_turns = learner.examples, len(learner.turns)
         self._loop.metrics.gauge("snapshot_version", learner.version)
 
     def _save(self, learner: Learner) -> None:
         """Take the snapshot now, without an await, so that it is of one version; write it in a task of its own."""
         started = time.monotonic()
-        self._saved_examples, self._saved_at = learner.examples, started
+        self._saved_examples, self._saved_turns = learner.examples, len(learner.turns)
+        self._saved_at = started
         try:
             manifest, chunks = snapshots.dump(
                 learner, self._loop.pipeline, created_ms=int(time.time() * 1000), keys=self._policy.keys
@@ -104,3 +130,12 @@ class Snapshots:
     def _failed(self, error: Exception) -> None:
         self._loop.metrics.count("snapshots_refused_total", kind="write_failed")
         log.error("the model was not saved; the training log still has all of it: %s", error)
+
+
+def _by_version(found: list[Stored]) -> dict[int, Stored]:
+    """Snapshots by the version that they say they are of; one that says nothing is left out."""
+    versions = {}
+    for stored in found:
+        with suppress(SnapshotError):
+            versions[snapshots.read_manifest(stored.manifest).version] = stored
+    return versions

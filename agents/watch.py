@@ -58,11 +58,11 @@ def watch_of(loop: Loop, unit: Unit) -> Watch:
 
 def _frozen(loop: Loop, offset: int, example: Example) -> Value | None:
     """What the frozen copy says about an example that it has not learned."""
-    learner = loop.learner
-    if learner.frozen is None or offset < learner.frozen_version:
+    frozen = loop.learner.frozen_at(offset)
+    if frozen is None:
         return None
     try:
-        return learner.predict_frozen(example.features)
+        return loop.learner.predict_with(frozen, example.features)
     except ModelError as error:
         log.error("the frozen copy raised at offset %d: %s", offset, error)  # noqa: TRY400
         return None

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from app import backtest as backtesting
 from app import children
+from app import control as controlling
 from app import demo as demonstration
 from app import doctor as doctoring
 from app import explain as explaining
@@ -300,7 +301,7 @@ def doctor(pipeline: str | None, broker: str | None, as_json: bool) -> None:
 @broker_option
 @json_option
 def status(pipeline: str | None, broker: str | None, as_json: bool) -> None:
-    """Show lag per partition, and the numbers of a worker.
+    """Show lag per partition, the last control record, and the numbers of a worker.
 
     The worker is the one that answers at HEADWATER_WEB_HOST and HEADWATER_WEB_PORT. Lag is how many records of an
     events or labels partition are not part of a checkpoint yet.
@@ -317,6 +318,8 @@ def status(pipeline: str | None, broker: str | None, as_json: bool) -> None:
     for name, row in values["partitions"].items():
         table.add_row(name, *(f"{row[column]:,}" for column in columns))
     console.print(table)
+    for line in statuses.words(values):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if values["worker"]["answers"]:
         for name, value in values["metrics"].items():
             console.print(f"{name} {value:g}", markup=False)
@@ -369,6 +372,9 @@ def demo(pipeline: str | None, speed: str, seconds: float | None) -> None:
 
 main.add_command(explaining.command)
 main.add_command(exporting.command)
+main.add_command(controlling.freeze)
+main.add_command(controlling.thaw)
+main.add_command(controlling.rollback)
 
 
 if __name__ == "__main__":

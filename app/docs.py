@@ -113,7 +113,7 @@ def topics_page(pipeline: Pipeline) -> str:
         (pipeline.predictions_topic, "a prediction; the record's key is the event's", Prediction),
         (
             pipeline.training_log_topic,
-            "an example or a correction; the key is the prediction's id",
+            "an example or a correction, whose key is the prediction's id, or a control record",
             LogRecord,
         ),
         (pipeline.drift_topic, "a drift event; the key is the signal", DriftEvent),

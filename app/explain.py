@@ -26,7 +26,7 @@ from learning.explain import (
     explain,
 )
 from learning.learn import Learner, ModelError, copy_of
-from learning.records import Example, LogRecord, Prediction
+from learning.records import Control, Example, LogRecord, Prediction, Resolved
 from pipelines.definition import Pipeline
 from streaming.config import EngineConfig
 
@@ -67,7 +67,7 @@ class Inquiry(msgspec.Struct, frozen=True):
 
     id: str
     accounts: list[Account]
-    mentions: list[tuple[int, LogRecord]]
+    mentions: list[tuple[int, Resolved]]
     searched: int
 
 
@@ -156,15 +156,15 @@ async def find_example(log: replay.Topic, name: str, progress: replay.Progress) 
 
 async def account(
     pipeline: Pipeline, log: replay.Topic, name: str, found: list[tuple[Origin, Prediction]], bar: Bar
-) -> tuple[list[Account], list[tuple[int, LogRecord]]]:
+) -> tuple[list[Account], list[tuple[int, Resolved]]]:
     """Each occurrence made again, and what the log says of the id, all in one pass over the log."""
     histories = [History(prediction.version, prediction.schema) for _, prediction in found]
-    mentions: list[tuple[int, LogRecord]] = []
+    mentions: list[tuple[int, Resolved]] = []
 
     def see(offset: int, record: LogRecord) -> None:
         for history in histories:
             history.see(offset, record)
-        if record.id == name:
+        if not isinstance(record, Control) and record.id == name:
             mentions.append((offset, record))
 
     accounts: dict[int, Account] = {}
@@ -284,7 +284,7 @@ def _place(account: Account) -> dict[str, Any]:
     }
 
 
-def _mention(offset: int, record: LogRecord) -> dict[str, Any]:
+def _mention(offset: int, record: Resolved) -> dict[str, Any]:
     return {
         "offset": offset,
         "id": record.id,
@@ -352,7 +352,10 @@ def _history(account: Account) -> Iterator[str]:
         offset, last = history.last
         yield f"         the last before it: {last.id}, labelled {iso(last.label_time_ms)}, offset {offset:,}"
     if again.passed_over:
-        yield f"         {again.passed_over:,} of the examples before it could not be learned"
+        yield (
+            f"         {again.passed_over:,} of the examples before it are not in the model: they could not be learned,"
+            " came while learning was frozen, or were rolled back"
+        )
 
 
 def _outcomes(inquiry: Inquiry) -> Iterator[str]:

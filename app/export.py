@@ -16,7 +16,7 @@ import msgspec
 from app import replay
 from app.explain import EPOCH, Bar, bars, iso
 from app.people import console, interruptible, pipeline_of, print_json, run, settings_for, stderr
-from learning.records import Example, Outcome
+from learning.records import Control, Example, Outcome
 from pipelines.definition import Pipeline
 from streaming.config import EngineConfig
 
@@ -238,6 +238,8 @@ async def corrections(log: replay.Topic, period: Period, progress: replay.Progre
     changes: dict[str, Change] = {}
     async with aclosing(replay.lessons(log, progress=progress)) as lessons:
         async for offset, record in lessons:
+            if isinstance(record, Control):
+                continue
             changed = not isinstance(record, Example) or record.source == "correction"
             if changed and record.time_ms in period:
                 changes[record.id] = Change(offset, record.outcome, record.label_time_ms)

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from learning.learn import Learner, ModelError
 from learning.records import LogRecord, decode_log
+from learning.rollback import fold, lineage
 from pipelines.definition import Pipeline
 from streaming import clients, topics
 from streaming.config import EngineConfig
@@ -51,6 +52,19 @@ class Topic:
     def end(self) -> int:
         """Offset after the last of partition 0."""
         return self.ends[0]
+
+    async def first_after(self, time_ms: int) -> int:
+        """Offset of the first record of partition 0 that was appended after a time; the end where none was."""
+        tp = TopicPartition(self.name, 0)
+        found = (await self._consumer.offsets_for_times({tp: time_ms + 1}))[tp]
+        if found is None:
+            return self.end
+        # It may be a transaction's marker, which is no record, and is written after records that are older than it.
+        async with aclosing(self.records(found.offset)) as records:
+            async for record in records:
+                if record.timestamp > time_ms:
+                    return int(record.offset)
+        return self.end
 
     async def records(
         self, start: int = 0, stop: int | None = None, progress: Progress = nothing
@@ -116,7 +130,7 @@ async def learner_at(
     see: See = nothing,
     progress: Progress = nothing,
 ) -> Learner:
-    """The model as it was at a version: the fold over the training log up to there.
+    """The model as it was at a version: the fold over the training log up to there, rollbacks on the way included.
 
     Args:
         pipeline: whose model.
@@ -130,9 +144,25 @@ async def learner_at(
     if learner.version > version:
         message = f"cannot go back from version {learner.version} to {version}; start from an earlier one"
         raise ValueError(message)
+    while (stopped := await _up_to_rollback(log, learner, version, see, progress)) is not None:
+        offset, record, to = stopped
+        then = Learner(pipeline)
+        await fold(then, learner.turns, lineage(learner.turns, to)[1], lambda start, stop: lessons(log, start, stop))
+        learner.roll_back(offset, to, then)
+        see(offset, record)
+    return learner
+
+
+async def _up_to_rollback(
+    log: Topic, learner: Learner, version: int, see: See, progress: Progress
+) -> tuple[int, LogRecord, int] | None:
+    """Learn up to the version, or to before the next rollback, which is returned: a topic is read once at a time."""
     async with aclosing(lessons(log, learner.version, version, progress)) as found:
         async for offset, record in found:
+            to = learner.rollback_to(offset, record)
+            if to is not None:
+                return offset, record, to
             with suppress(ModelError):  # every worker passed over it too, so this is the same model
                 learner.apply(offset, record)
             see(offset, record)
-    return learner
+    return None

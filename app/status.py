@@ -1,11 +1,12 @@
 """How a pipeline is doing, from the worker's `/metrics` and from Kafka's offsets: `headwater status`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import aiohttp
 from aiokafka import TopicPartition
 
+from app.control import as_dict, controls, summary
 from app.metrics import parse
 from app.settings import Settings
 from pipelines.definition import Pipeline
@@ -55,10 +56,28 @@ async def status(settings: Settings, pipeline: Pipeline) -> dict[str, Any]:
     """Everything `headwater status` shows."""
     url = metrics_url(settings)
     samples = await scrape(url)
+    config = settings.engine_config(pipeline.name)
+    partitions = await lags(pipeline, config)
+    said = await controls(pipeline, config, samples or {})
     return {
         "pipeline": pipeline.name,
         "broker": settings.broker,
         "worker": {"url": url, "answers": samples is not None},
-        "partitions": await lags(pipeline, settings.engine_config(pipeline.name)),
+        "partitions": partitions,
+        "learning_frozen": said.learning_frozen,
+        "control": None if said.last is None else as_dict(said.last),
         "metrics": {k: v for k, v in (samples or {}).items() if "_bucket" not in k and "_created" not in k},
     }
+
+
+def words(values: Mapping[str, Any]) -> Iterator[str]:
+    """What people are told of the control records; nothing where there are none.
+
+    >>> said = {"offset": 7, "action": "freeze", "to": None, "time": "2026-02-01T06:30:00.000Z", "by": "ann", "why": ""}
+    >>> list(words({"learning_frozen": True, "control": said}))
+    ['learning is frozen; `headwater thaw` lets it go on', 'said: freeze by ann, 2026-02-01T06:30:00.000Z, offset 7']
+    """
+    if values["learning_frozen"]:
+        yield "learning is frozen; `headwater thaw` lets it go on"
+    if values["control"] is not None:
+        yield f"said: {summary(values['control'])}"

@@ -103,7 +103,7 @@ class Replayed(msgspec.Struct, frozen=True):
         schema: hash of their definitions now.
         model: the pipeline's model now, for people.
         reached: version of the model that was rebuilt.
-        passed_over: examples before it that the model could not learn.
+        passed_over: examples before it that are not in the model: not to be learned, or frozen out, or rolled back.
         begin: first offset that the training log still has.
         end: offset after its last.
     """
@@ -348,7 +348,7 @@ def _of_the_value(recorded: Value, again: Replayed) -> list[Difference]:
 
 def _of_a_number(output: str, recorded: float, now: float, apart: int, again: Replayed) -> Difference:
     place = f"for class {output} " if output else ""
-    learned = f"; {again.passed_over} examples before it could not be learned" if again.passed_over else ""
+    learned = f"; {again.passed_over} examples before it are not in the model" if again.passed_over else ""
     message = (
         f"the prediction {place}was {recorded!r} and is {now!r}, {apart} ulps apart{learned}. Where nothing else"
         f" differs, the model's class or parameters do (now {again.model}), or River's version"

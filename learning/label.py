@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from learning.records import Correction, Example, LogRecord, Outcome, Prediction, Value
+from learning.records import Correction, Example, Outcome, Prediction, Resolved, Value
 
 Kind = Literal["matched", "early", "duplicate", "corrected", "late", "expired", "orphan"]
 Expired = Literal["drop", "negative"]
@@ -33,7 +33,7 @@ class Resolution(msgspec.Struct, frozen=True):
     """What became of a label or of an event that waited for one, and the record it puts into the training log."""
 
     kind: Kind
-    record: LogRecord | None = None
+    record: Resolved | None = None
     id: str = ""
 
 
@@ -236,7 +236,7 @@ class PendingLabels:
             return Resolution("duplicate", None, name)
         event = memory.event
         self._remember(name, event, outcome, label_time_ms)
-        record: LogRecord
+        record: Resolved
         if self._learn_corrections and event.schema:
             record = _example(name, event, outcome, label_time_ms, "correction")
         else:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from learning.records import Example, LogRecord, Value
+from learning.records import Control, Example, LogRecord, Value
 
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
@@ -25,14 +25,30 @@ class ModelError(Exception):
         self.message = message
 
 
+class Turn(NamedTuple):
+    """What a control record changed.
+
+    Attributes:
+        offset: where the record lies in the log.
+        to: the version that the model went back to; None where it stayed.
+        learning: whether examples after the record are learned.
+    """
+
+    offset: int
+    to: int | None
+    learning: bool
+
+
 class State(NamedTuple):
-    """What a learner is made of by the log, under the names that it has in `Learner`."""
+    """What a learner is made of by the log, under the names that it has in `Learner`; turns are plain tuples."""
 
     model: Any
     version: int
     examples: int
     frozen: Any
     frozen_version: int
+    turns: tuple[tuple[int, int | None, bool], ...] = ()
+    past: tuple[tuple[int, Any], ...] = ()
 
 
 class Learner:
@@ -43,7 +59,10 @@ class Learner:
         version: offset of the last record applied, plus one.
         examples: how many examples it has learned.
         frozen: the model as it was after the pipeline's first `baseline_examples` examples; None before that.
-        frozen_version: the version at which it was frozen.
+        frozen_version: the version since which that is the frozen copy: where it was frozen, or where a rollback to
+            another one lies.
+        turns: what the control records behind the version have changed, in the order of the log.
+        past: what `frozen` was before, each with its `frozen_version`, where rollbacks have changed it.
     """
 
     def __init__(self, pipeline: "Pipeline") -> None:
@@ -52,6 +71,8 @@ class Learner:
         self.examples = 0
         self.frozen: Any = None
         self.frozen_version = 0
+        self.turns: tuple[Turn, ...] = ()
+        self.past: tuple[tuple[int, Any], ...] = ()
         self._names: tuple[str, ...] = tuple(pipeline.feature_set.names)
         self._schema: str = pipeline.feature_set.schema
         self._baseline: int = pipeline.baseline_examples
@@ -62,14 +83,22 @@ class Learner:
 
     def state(self) -> State:
         """All that the log has made of it; what `restored` continues from. It is no copy."""
-        return State(self.model, self.version, self.examples, self.frozen, self.frozen_version)
+        turns = tuple((turn.offset, turn.to, turn.learning) for turn in self.turns)
+        return State(self.model, self.version, self.examples, self.frozen, self.frozen_version, turns, self.past)
 
     @classmethod
     def restored(cls, pipeline: "Pipeline", state: State) -> "Learner":
         """The learner of this pipeline that had that state."""
         learner = cls(pipeline)
-        learner.model, learner.version, learner.examples, learner.frozen, learner.frozen_version = state
+        learner.model, learner.version, learner.examples = state.model, state.version, state.examples
+        learner.frozen, learner.frozen_version, learner.past = state.frozen, state.frozen_version, state.past
+        learner.turns = tuple(Turn(*turn) for turn in state.turns)
         return learner
+
+    @property
+    def learning(self) -> bool:
+        """Whether the next example is learned, which the last control record decides."""
+        return not self.turns or self.turns[-1].learning
 
     def predict(self, vector: Sequence[float]) -> Value:
         """What the model says about a vector now. Raises `ModelError`.
@@ -86,6 +115,15 @@ class Learner:
         """What the frozen copy says; None while there is none. Ask before `apply`, as for the model itself."""
         return None if self.frozen is None else self.predict_with(self.frozen, vector)
 
+    def frozen_at(self, offset: int) -> Any:
+        """The frozen copy as it was just before this offset of the log; None while there was none.
+
+        Whoever watches the log comes after the learner, which may have gone back to another copy meanwhile.
+        """
+        if offset >= self.frozen_version:
+            return self.frozen
+        return next((model for since, model in reversed(self.past) if since <= offset), None)
+
     def predict_with(self, model: Any, vector: Sequence[float]) -> Value:
         """What another state of the same model says about a vector. Raises `ModelError`."""
         return _checked(self._ask(model, vector))
@@ -99,13 +137,51 @@ class Learner:
     def apply(self, offset: int, record: LogRecord) -> None:
         """Take the record at this offset of the log. Raises `ModelError`, with the version moved on all the same.
 
-        A record already behind the version is passed over, so a log may be read again from any earlier place.
+        A record already behind the version is passed over, so a log may be read again from any earlier place. While
+        learning is frozen an example moves the version on and nothing else. A rollback that `rollback_to` tells of
+        is for `roll_back`, since only whoever can read the log again can make the model of then.
         """
         if offset < self.version:
             return
+        if self.rollback_to(offset, record) is not None:
+            message = f"the rollback at offset {offset} cannot be applied without the model that it goes back to"
+            raise ValueError(message)
         self.version = offset + 1
-        if isinstance(record, Example):
+        if isinstance(record, Control):
+            self._turn(offset, record)
+        elif isinstance(record, Example) and self.learning:
             self._learn(record)
+
+    def rollback_to(self, offset: int, record: LogRecord) -> int | None:
+        """The version that the record at this offset takes the model back to; None where it does no such thing."""
+        if offset < self.version or not isinstance(record, Control) or record.action != "rollback":
+            return None
+        return record.to if record.to is not None and record.to <= offset else None
+
+    def roll_back(self, offset: int, to: int, then: "Learner") -> None:
+        """Take the rollback at this offset: the model becomes that of the fold at version `to`.
+
+        The version goes on, so that a version still names one model; and whether examples are learned stays as it is.
+
+        Args:
+            offset: where the rollback lies.
+            to: the version to go back to.
+            then: the fold of the log at that version, to be used by nobody else.
+        """
+        self.model, self.examples = then.model, then.examples
+        if self.frozen_version > to:  # or else the frozen copy of then is the one of now
+            self._keep_frozen(then.frozen, offset + 1)
+        self.turns = (*self.turns, Turn(offset, to, self.learning))
+        self.version = offset + 1
+
+    def _turn(self, offset: int, control: Control) -> None:
+        if control.action == "rollback":
+            message = (
+                f"the rollback at offset {offset} by {control.by} goes to version {control.to}, expected one from 0 to"
+                f" {offset}; write controls with `headwater rollback`, which checks that"
+            )
+            raise ModelError(message)
+        self.turns = (*self.turns, Turn(offset, None, control.action == "thaw"))
 
     def _learn(self, example: Example) -> None:
         if example.schema != self._schema:
@@ -124,8 +200,13 @@ class Learner:
             raise ModelError(traceback.format_exc()) from exc
         self.examples += 1
         if self.examples == self._baseline:
-            self.frozen = copy_of(self.model)
-            self.frozen_version = self.version
+            self._keep_frozen(copy_of(self.model), self.version)
+
+    def _keep_frozen(self, frozen: Any, since: int) -> None:
+        """Have another frozen copy, or none, from a version on."""
+        if self.frozen_version:  # or else there has been none, which needs no keeping
+            self.past = (*self.past, (self.frozen_version, self.frozen))
+        self.frozen, self.frozen_version = frozen, since
 
 
 _NOTHING_KNOWN: dict[str, Value] = {"binary": 0.5, "multiclass": {}, "regression": 0.0, "anomaly": 0.0}

@@ -3,6 +3,8 @@
 Times are milliseconds since 1970 UTC. A reader must accept fields it does not know; a writer must not remove any.
 """
 
+from typing import Annotated, Literal
+
 import msgspec
 
 Outcome = bool | float | str
@@ -57,7 +59,26 @@ class Correction(msgspec.Struct, frozen=True, tag="correction"):
     previous: Outcome
 
 
-LogRecord = Example | Correction
+class Control(msgspec.Struct, frozen=True, tag="control"):
+    """Somebody's word to all models at this place of the log; docs/control.md says what each action does.
+
+    Attributes:
+        action: what is to be done.
+        time_ms: when it was said.
+        by: who said it.
+        why: for people.
+        to: the version to go back to, for a rollback.
+    """
+
+    action: Literal["freeze", "thaw", "rollback"]
+    time_ms: int
+    by: str
+    why: str = ""
+    to: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+Resolved = Example | Correction
+LogRecord = Resolved | Control
 
 
 class DriftEvent(msgspec.Struct, frozen=True):

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from learning import pickles
-from learning.learn import Learner, State
+from learning.learn import Learner, State, Turn
 
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
 
-LAYOUT = 1
+LAYOUT = 2
 CHUNK = 800_000  # bytes; a record of Kafka is at most a million by default, its key and headers included
 LARGEST = 1 << 30  # bytes of a pickle; what a manifest declares beyond it is not believed
 _LARGEST_MANIFEST = 1 << 16
@@ -276,10 +276,39 @@ def _checked_state(values: Any, snapshot: Snapshot, kind: type) -> State:
             and 0 <= state.frozen_version <= state.version
             and type(state.model) is kind
             and type(state.frozen) in (kind, type(None))
+            and _are_turns(state.turns, state.version)
+            and _are_past(state.past, state.frozen_version, kind)
         ):
             return state
     message = f"got a payload that is not the state which its manifest tells of; {_FOLD}"
     raise SnapshotError(message, "unreadable")
+
+
+def _are_turns(turns: Any, version: int) -> bool:
+    """Whether they are what control records at rising offsets before a version can have done."""
+    before = -1
+    for turn in turns if type(turns) is tuple else (None,):
+        if type(turn) is not tuple or len(turn) != len(Turn._fields):
+            return False
+        offset, to, learning = turn
+        if type(offset) is not int or type(to) not in (int, type(None)) or type(learning) is not bool:
+            return False
+        if not before < offset < version or (to is not None and not 0 <= to <= offset):
+            return False
+        before = offset
+    return True
+
+
+def _are_past(past: Any, version: int, kind: type) -> bool:
+    """Whether they are frozen copies of rising versions before a version."""
+    before = -1
+    for pair in past if type(past) is tuple else (None,):
+        if type(pair) is not tuple or len(pair) != 2 or type(pair[0]) is not int:
+            return False
+        if not before < pair[0] < version or type(pair[1]) not in (kind, type(None)):
+            return False
+        before = pair[0]
+    return True
 
 
 def _own_modules(pipeline: "Pipeline") -> set[str]:

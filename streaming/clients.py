@@ -11,9 +11,11 @@ MAX_BATCH_BYTES = 900_000  # below the broker's default message.max.bytes of 1,0
 MAX_REQUEST_BYTES = 4_000_000  # a dead letter carries a record of any size that the broker accepted
 
 
-def producer(config: EngineConfig, transactional_id: str | None = None) -> AIOKafkaProducer:
-    """A producer that waits for all replicas; transactional when an id is given."""
-    extra: dict[str, Any] = {}
+def producer(
+    config: EngineConfig, transactional_id: str | None = None, *, idempotent: bool = False
+) -> AIOKafkaProducer:
+    """A producer that waits for all replicas; transactional when an id is given. Idempotent: no retry writes twice."""
+    extra: dict[str, Any] = {"enable_idempotence": idempotent}
     if transactional_id is not None:
         extra = {
             "transactional_id": transactional_id,

@@ -1,7 +1,7 @@
-"""The training-log follower: every worker reads the whole log, outside the group, and feeds the learn agent."""
+"""The training log in order: followed by every worker outside the group, and read again where a model is made again."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -83,3 +83,34 @@ class Follower:
                     await self._sink(Lesson(list(records), position, end))
         finally:
             await consumer.stop()
+
+
+async def read_again(
+    config: EngineConfig, topic: str, start: int, stop: int
+) -> AsyncGenerator[Sequence["ConsumerRecord[Any, Any]"], None]:
+    """Runs of the log's records from one offset to before another that has been written. Raises EngineError.
+
+    With a consumer of its own, so the follower keeps its place.
+    """
+    if start >= stop:
+        return
+    tp = TopicPartition(topic, 0)
+    consumer = clients.consumer(config, auto_offset_reset="none")
+    await consumer.start()
+    try:
+        consumer.assign([tp])
+        begin = (await consumer.beginning_offsets([tp]))[tp]
+        if begin > start:
+            message = (
+                f"the training log {topic} begins at offset {begin}, expected {start}: a rollback needs what came from"
+                f" there on to make the model of then again, and it has been removed, and no snapshot reaches it; set"
+                " the topic's retention.ms=-1, and give the pipeline another name to start anew"
+            )
+            raise EngineError(message)
+        consumer.seek(tp, start)
+        # By position and not by record: what is before `stop` may be a marker, which is not delivered.
+        while await consumer.position(tp) < stop:
+            records = (await consumer.getmany(timeout_ms=200, max_records=config.chunk)).get(tp, [])
+            yield [record for record in records if record.offset < stop]
+    finally:
+        await consumer.stop()

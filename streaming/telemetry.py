@@ -24,7 +24,16 @@ CounterName = Literal[
     "snapshots_total",
     "snapshots_refused_total",
 ]
-GaugeName = Literal["model_version", "model_lag", "quality", "consumer_lag", "recovery_seconds", "snapshot_version"]
+GaugeName = Literal[
+    "model_version",
+    "model_lag",
+    "learning_frozen",
+    "control_offset",
+    "quality",
+    "consumer_lag",
+    "recovery_seconds",
+    "snapshot_version",
+]
 HistogramName = Literal["label_delay_seconds", "checkpoint_seconds", "snapshot_seconds"]
 MetricName = CounterName | GaugeName | HistogramName
 
@@ -94,6 +103,11 @@ CATALOGUE: Mapping[MetricName, Metric] = {
     "model_lag": Metric(
         "gauge",
         "Training-log records this worker has not learned yet. Growing: one core cannot learn that fast.",
+    ),
+    "learning_frozen": Metric("gauge", "1 while `headwater freeze` holds learning, 0 otherwise."),
+    "control_offset": Metric(
+        "gauge",
+        "Offset in the training log of the last control record that this worker has followed; -1 where there is none.",
     ),
     "quality": Metric(
         "gauge",

@@ -14,8 +14,8 @@ from aiokafka import AIOKafkaProducer
 
 from app.children import free_port
 from app.metrics import parse
-from learning.records import Prediction, decode_log
-from tests.integration.test_loop import Run
+from learning.records import Prediction
+from tests.integration.test_loop import Run, resolved
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
@@ -121,7 +121,7 @@ def test_bad_events_are_dead_letters_and_good_ones_are_predicted(run: Run) -> No
 
         made = [msgspec.json.decode(r.value, type=Prediction) for r in await run.read(run.pipeline.predictions_topic)]
         assert [p.id for p in made] == ["good", "extended"]
-        lessons = [decode_log(r.value) for r in await run.read(run.pipeline.training_log_topic)]
+        lessons = [resolved(r.value) for r in await run.read(run.pipeline.training_log_topic)]
         assert [(lesson.id, lesson.outcome) for lesson in lessons] == [("good", True), ("extended", False)]
         letters = await run.read(run.pipeline.dead_letters_topic)
         assert len(letters) == len(BAD) + 1

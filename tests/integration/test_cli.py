@@ -164,6 +164,7 @@ class Run:
             ),
             *(f"headwater-{self.name}-{table}-changelog" for table in ("profiles", "pending", "monitors")),
             f"{self.name}.dead-letters",
+            f"{self.name}.snapshots",
         }
 
     def __call__(self, *arguments: str) -> Answer:

@@ -32,7 +32,7 @@ from app import export as exporting
 from app import replay
 from app.cli import main
 from learning.explain import TOLERANCE
-from learning.records import Correction, Example, LogRecord, Prediction, decode_log, encode
+from learning.records import Control, Correction, Example, LogRecord, Prediction, decode_log, encode
 from pipelines.definition import Pipeline
 from pipelines.flights import Departure, history
 from tests.doubles import HOUR, TinyFeatures, tiny_pipeline
@@ -134,7 +134,8 @@ def assert_explained(said: Any, prediction: Prediction, log: list[tuple[int, Log
     assert place["examples_before"] == len(before)
     assert place["examples_after"] == len(examples) - len(before)
     assert (place["example_before"] or {}).get("offset") == (before[-1][0] if before else None)
-    mentions = [(offset, record.outcome) for offset, record in log if record.id == prediction.id]
+    said_of = [(offset, record) for offset, record in log if not isinstance(record, Control)]
+    mentions = [(offset, record.outcome) for offset, record in said_of if record.id == prediction.id]
     assert [(outcome["offset"], outcome["outcome"]) for outcome in said["outcomes"]] == mentions
 
 

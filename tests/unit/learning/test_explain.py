@@ -246,7 +246,7 @@ def replayed(value: Value | None = 0.5, reached: int = 10, **changes: Any) -> Re
         (made(schema="old"), replayed(), ["schema"], "schema old, the pipeline now has 0123"),
         (made(features=3), replayed(None, error="E"), ["feature count"], "3 features"),
         (made(), replayed(0.5000000000000001), ["value"], "1 ulps apart"),
-        (made(), replayed(0.6, passed_over=3), ["value"], "3 examples before it could not be learned"),
+        (made(), replayed(0.6, passed_over=3), ["value"], "3 examples before it are not in the model"),
         (made({"a": 0.5}), replayed({"a": 0.25}), ["value"], "for class a was 0.5 and is 0.25"),
         (made({"a": 1.0}), replayed({"b": 1.0}), ["model class"], "classes a, made again b"),
         (made({"a": 1.0}), replayed(1.0), ["model class"], "another form"),

@@ -7,8 +7,9 @@ import pytest
 from river import anomaly, linear_model, naive_bayes, preprocessing, tree
 
 from learning.learn import Learner, ModelError
-from learning.records import Correction, Example, Outcome
+from learning.records import Control, Correction, Example, LogRecord, Outcome
 from tests.doubles import FixedModel, FixedProbabilities, TinyFeatures, tiny_pipeline
+from tests.folds import fold
 
 X = [1.0, 2.0]
 
@@ -163,8 +164,8 @@ def test_two_folds_of_the_same_log_are_the_same_model() -> None:
     log = [example(i % 7 - 3.0, i % 7 > 3) for i in range(200)]
     folds = [Learner(tiny_pipeline()) for _ in range(2)]
     for offset, record in enumerate(log):
-        for fold in folds:
-            fold.apply(offset, record)
+        for one in folds:
+            one.apply(offset, record)
     assert folds[0].predict(X) == folds[1].predict(X)
 
 
@@ -173,3 +174,102 @@ def test_model_that_cannot_be_pickled_is_refused_at_once() -> None:
     model.answer = lambda: None
     with pytest.raises(ModelError, match="pickled"):
         learner("binary", lambda: model)
+
+
+FREEZE, THAW = Control("freeze", 0, "ann"), Control("thaw", 0, "ann")
+
+
+def back_to(version: int) -> Control:
+    return Control("rollback", 0, "ann", to=version)
+
+
+def following(*records: LogRecord, **overrides: Any) -> Learner:
+    """The fold of these records, by the book."""
+    log = list(enumerate(records))
+    return fold(tiny_pipeline(**overrides), log, len(log))
+
+
+def examples(*numbers: float) -> list[LogRecord]:
+    return [example(number, number > 1) for number in numbers]
+
+
+def test_frozen_learning_moves_the_version_and_nothing_else() -> None:
+    held = following(*examples(1, 2), FREEZE, *examples(3, 4))
+    assert (held.version, held.examples, held.learning) == (5, 2, False)
+    assert held.predict(X) == following(*examples(1, 2)).predict(X)
+
+
+def test_thawed_learning_goes_on_with_what_comes_then() -> None:
+    thawed = following(*examples(1, 2), FREEZE, *examples(3, 4), THAW, *examples(0, 5))
+    assert (thawed.version, thawed.examples, thawed.learning) == (8, 4, True)
+    assert thawed.predict(X) == following(*examples(1, 2, 0, 5)).predict(X)
+
+
+def test_example_of_another_vector_is_no_error_while_nothing_is_learned() -> None:
+    one = following(FREEZE)
+    one.apply(1, example(schema="another"))
+    assert one.version == 2
+
+
+def test_rollback_is_the_model_of_then_and_the_version_goes_on() -> None:
+    back = following(*examples(1, 2, 3, 4), back_to(2), *examples(0))
+    assert (back.version, back.examples, back.learning) == (6, 3, True)
+    assert back.predict(X) == following(*examples(1, 2, 0)).predict(X)
+
+
+def test_rollback_does_not_thaw() -> None:
+    """Nor does it freeze: what is to come is as bad or as good as it was before somebody went back."""
+    held = following(*examples(1, 2), FREEZE, back_to(1), *examples(3))
+    assert (held.examples, held.learning) == (1, False)
+    thawed = following(*examples(1), FREEZE, *examples(2), THAW, back_to(3), *examples(4))
+    assert (thawed.examples, thawed.learning) == (2, True)
+
+
+def test_rollback_into_what_was_rolled_back_and_over_a_rollback() -> None:
+    into = following(*examples(1, 2, 3), back_to(1), *examples(4), back_to(3), *examples(5))
+    assert into.predict(X) == following(*examples(1, 2, 3, 5)).predict(X)
+    over = following(*examples(1, 2, 3), back_to(1), *examples(4), back_to(5), *examples(5))
+    assert over.predict(X) == following(*examples(1, 4, 5)).predict(X)
+
+
+def test_rollback_to_the_beginning_and_to_where_it_is() -> None:
+    assert following(*examples(1, 2), back_to(0)).predict(X) == following().predict(X)
+    assert following(*examples(1, 2), back_to(2)).predict(X) == following(*examples(1, 2)).predict(X)
+
+
+def test_rollback_before_the_frozen_copy_takes_it_too_and_it_is_made_anew() -> None:
+    log = [*examples(1, 2, 3, 4), back_to(1), *examples(0, 5, 5)]
+    made = following(*log, baseline_examples=3)
+    assert made.predict_frozen(X) == following(*examples(1, 0, 5)).predict(X)
+    first = following(*examples(1, 2, 3)).predict(X)
+    copies = [made.frozen_at(offset) for offset in range(9)]
+    assert [copy is None for copy in copies] == [True] * 3 + [False, False] + [True] * 2 + [False, False]
+    assert [made.predict_with(copy, X) for copy in copies[3:5]] == [first, first]
+
+
+def test_rollback_after_the_frozen_copy_leaves_it() -> None:
+    made = following(*examples(1, 2, 3, 4), back_to(3), baseline_examples=3)
+    assert (made.frozen_version, made.past) == (3, ())
+    just_before = following(*examples(1, 2, 3, 4), back_to(2), baseline_examples=3)
+    assert (just_before.frozen, just_before.frozen_version) == (None, 5)
+
+
+@pytest.mark.parametrize("to", [None, 3, 99])
+def test_rollback_to_no_earlier_version_is_passed_over(to: int | None) -> None:
+    one = following(*examples(1, 2))
+    with pytest.raises(ModelError, match="expected one from 0 to 2"):
+        one.apply(2, Control("rollback", 0, "ann", to=to))
+    assert (one.version, one.examples, one.turns) == (3, 2, ())
+
+
+def test_rollback_read_again_is_passed_over() -> None:
+    one = following(*examples(1, 2), back_to(1))
+    assert one.rollback_to(2, back_to(1)) is None
+    one.apply(2, back_to(1))
+    assert (one.version, one.examples) == (3, 1)
+
+
+def test_rollback_is_not_applied_without_the_model_of_then() -> None:
+    """A caller who forgets it must not go on with another model than the other workers."""
+    with pytest.raises(ValueError, match="without the model"):
+        following(*examples(1, 2)).apply(2, back_to(1))

@@ -15,8 +15,8 @@ import pytest
 from river import compose, linear_model, preprocessing
 
 from learning import snapshots
-from learning.learn import Learner
-from learning.records import Example
+from learning.learn import Learner, Turn
+from learning.records import Control, Example
 from learning.snapshots import Snapshot, SnapshotError, dump, load, read_manifest
 from tests.doubles import FixedModel, TinyFeatures, logistic, tiny_pipeline
 
@@ -82,10 +82,23 @@ def test_snapshot_before_the_first_example_and_before_the_frozen_copy() -> None:
         assert again.frozen is None
 
 
+def test_snapshot_carries_what_control_records_did() -> None:
+    pipeline = tiny_pipeline()
+    learner = taught(pipeline)
+    learner.roll_back(40, 4, taught(pipeline, 2))
+    learner.apply(42, Control("freeze", 0, "ann"))
+    again = load(*dump(learner, pipeline, created_ms=5), pipeline)
+    assert again.turns == learner.turns == (Turn(40, 4, True), Turn(42, None, False))
+    assert not again.learning
+    assert (again.frozen, again.frozen_version, [since for since, _ in again.past]) == (None, 41, [9])
+    vector = [1.0, 0.0]
+    assert again.predict_with(again.frozen_at(20), vector) == learner.predict_with(learner.frozen_at(20), vector)
+
+
 def test_manifest_tells_what_it_is() -> None:
     manifest, chunks = saved([NEW])
     told = read_manifest(manifest)
-    assert (told.layout, told.pipeline, told.version, told.examples) == (1, "tiny", 39, 20)
+    assert (told.layout, told.pipeline, told.version, told.examples) == (2, "tiny", 39, 20)
     assert (told.schema, told.created_ms, told.n_chunks) == (TinyFeatures.schema, 1_700_000_000_000, len(chunks))
     assert told.river.count(".") == 2
     assert len(told.hmac) == 64
@@ -181,7 +194,8 @@ def test_other_river_is_refused_unless_it_differs_in_the_last_place() -> None:
         {"version": 1.5},
         {"version": "39"},
         {"version": None},
-        {"layout": 2},
+        {"layout": 1},
+        {"layout": 3},
         {"layout": 0},
         {"sha256": "no hash"},
         {"hmac": "no hash"},
@@ -226,14 +240,34 @@ def test_payload_that_grows_beyond_its_declared_size_is_stopped_there() -> None:
     [
         None,
         (),
-        (1, 39, 20, None, 0),
-        (logistic(), 38, 20, None, 0),
-        (logistic(), 39, 21, None, 0),
-        (logistic(), 39, 20, 1, 0),
-        (logistic(), 39, 20, None, 40),
-        (logistic(), 39, 20, None, -1),
-        (logistic(), 39, True, None, 0),
-        (linear_model.LogisticRegression(), 39, 20, None, 0),
+        (logistic(), 39, 20, None, 0),
+        (1, 39, 20, None, 0, (), ()),
+        (logistic(), 38, 20, None, 0, (), ()),
+        (logistic(), 39, 21, None, 0, (), ()),
+        (logistic(), 39, 20, 1, 0, (), ()),
+        (logistic(), 39, 20, None, 40, (), ()),
+        (logistic(), 39, 20, None, -1, (), ()),
+        (logistic(), 39, True, None, 0, (), ()),
+        (linear_model.LogisticRegression(), 39, 20, None, 0, (), ()),
+        (logistic(), 39, 20, None, 0, None, ()),
+        (logistic(), 39, 20, None, 0, [], ()),
+        (logistic(), 39, 20, None, 0, (1,), ()),
+        (logistic(), 39, 20, None, 0, ((1, None),), ()),
+        (logistic(), 39, 20, None, 0, ((1, None, 1),), ()),
+        (logistic(), 39, 20, None, 0, (("1", None, True),), ()),
+        (logistic(), 39, 20, None, 0, ((1, True, True),), ()),
+        (logistic(), 39, 20, None, 0, ((39, None, True),), ()),
+        (logistic(), 39, 20, None, 0, ((-1, None, True),), ()),
+        (logistic(), 39, 20, None, 0, ((1, 2, True),), ()),
+        (logistic(), 39, 20, None, 0, ((1, -1, True),), ()),
+        (logistic(), 39, 20, None, 0, ((2, 1, True), (2, 1, True)), ()),
+        (logistic(), 39, 20, None, 9, (), None),
+        (logistic(), 39, 20, None, 9, (), (1,)),
+        (logistic(), 39, 20, None, 9, (), ((1,),)),
+        (logistic(), 39, 20, None, 9, (), ((9, None),)),
+        (logistic(), 39, 20, None, 9, (), ((1, 1),)),
+        (logistic(), 39, 20, None, 9, (), (("1", None),)),
+        (logistic(), 39, 20, None, 9, (), ((2, None), (1, None))),
     ],
     ids=str,
 )

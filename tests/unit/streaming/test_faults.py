@@ -182,8 +182,11 @@ def test_a_new_model_error_is_a_dead_letter_however_many_there_were() -> None:
         example = Example(f"i{offset}", "k", 0, 1, 0.5, 0, vector, "of another schema", True, "label")
         return SimpleNamespace(offset=offset, value=encode(example))
 
-    for offset in range(1_001):
-        learn.step(loop, record(offset))
+    async def replayed() -> None:
+        for offset in range(1_001):
+            await learn.step(loop, record(offset))
+
+    asyncio.run(replayed())
     monitors: Any = StatePartition("m", load=cast("Any", None), dump=cast("Any", None))
     unit = Unit("log", 0, {"monitors": monitors}, {TopicPartition("log", 0): 1_000})
     refused = False

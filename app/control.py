@@ -1,0 +1,286 @@
+"""Freezes learning, lets it go on, and takes the model back: `headwater freeze`, `thaw` and `rollback`.
+
+Each writes one control record to the training log, which every worker follows at the same offset.
+"""
+
+import getpass
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from datetime import datetime
+from typing import Any, Literal, TypeVar
+
+import click
+import msgspec
+
+from app import replay
+from app.explain import iso
+from app.export import milliseconds
+from app.people import console, interruptible, pipeline_of, print_json, run, settings_for
+from learning.records import Control, decode_log, encode
+from pipelines.definition import Pipeline
+from streaming import clients
+from streaming.config import EngineConfig
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+KEY = b"control"
+MAX_TEXT = 1_000  # characters of a reason, or of a name
+
+
+class Said(msgspec.Struct, frozen=True):
+    """A control record and where it lies."""
+
+    offset: int
+    control: Control
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A version or a time, as it was asked for."""
+
+    version: int | None = None
+    time_ms: int | None = None
+
+
+class Target(msgspec.Struct, frozen=True):
+    """The version to go back to, and the log's end as it was when that was found out."""
+
+    version: int
+    end: int
+
+
+class VersionOrTime(click.ParamType):
+    """A version, which is digits alone, or an ISO 8601 time, UTC where it says no offset."""
+
+    name = "version or time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """The place that is meant; a time that is still to come is refused."""
+        if isinstance(value, Place):
+            return value
+        try:
+            version = int(value)
+        except ValueError:
+            return Place(time_ms=self._time(value, param, ctx))
+        if version < 0:
+            self.fail(f"got version {version}, expected 0 (nothing learned) or more", param, ctx)
+        return Place(version=version)
+
+    def _time(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            time_ms = milliseconds(datetime.fromisoformat(value))
+        except ValueError:
+            self.fail(f"got {value!r}, expected a version or an ISO time such as 2026-02-01T06:30:00Z", param, ctx)
+        if time_ms > now():
+            self.fail(f"got {value}, expected a time that has passed; it is {iso(now())}", param, ctx)
+        return time_ms
+
+
+def options(command: F) -> F:
+    """What the three commands share."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
+        click.option("--broker", help="Kafka bootstrap servers [HEADWATER_BROKER]."),
+        click.option("--pipeline", help="Built-in name or package.module:name [HEADWATER_PIPELINE]."),
+        click.option("--by", help="Who says so.  [default: user@host]"),
+        click.option("--why", default="", help="The reason, for whoever reads the log."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("freeze")
+@options
+def freeze(why: str, by: str | None, pipeline: str | None, broker: str | None, as_json: bool) -> None:
+    """Stop learning, in all workers at the same example.
+
+    Predictions go on by the model as it is. Outcomes are written to the training log as before and are not learned, not
+    after `headwater thaw` either.
+    """
+    tell("freeze", why, by, pipeline, broker, as_json=as_json)
+
+
+@click.command("thaw")
+@options
+def thaw(why: str, by: str | None, pipeline: str | None, broker: str | None, as_json: bool) -> None:
+    """Go on learning, in all workers from the same example on."""
+    tell("thaw", why, by, pipeline, broker, as_json=as_json)
+
+
+def tell(
+    action: Literal["freeze", "thaw"],
+    why: str,
+    by: str | None,
+    pipeline: str | None,
+    broker: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Write the record of an action that needs nothing else."""
+    control = Control(action, now(), author(by), checked("--why", why))
+    settings = settings_for(pipeline=pipeline, broker=broker)
+    definition = pipeline_of(settings)
+    with interruptible():
+        report(definition, run(write(definition, settings.engine_config(definition.name), control)), as_json=as_json)
+
+
+@click.command("rollback")
+@click.option(
+    "--to",
+    required=True,
+    type=VersionOrTime(),
+    metavar="VERSION|TIME",
+    help="The version, as predictions have it; or the one that was in force at an ISO time.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options
+def rollback(  # noqa: PLR0917  # click passes by name
+    to: Place, yes: bool, why: str, by: str | None, pipeline: str | None, broker: str | None, as_json: bool
+) -> None:
+    """Take the model back to an earlier version, in all workers at the same example.
+
+    What was learned since is out of the model, and stays in the training log. Versions go on counting. Whether learning
+    is frozen stays as it is; `headwater freeze` first, where the examples to come are as bad as those before.
+    """
+    by, why = author(by), checked("--why", why)
+    settings = settings_for(pipeline=pipeline, broker=broker)
+    definition = pipeline_of(settings)
+    config = settings.engine_config(definition.name)
+    with interruptible():
+        target = run(find(definition, config, to))
+        if not yes:
+            question = (
+                f"Take {definition.name} back from version {target.end} to {target.version}? What came in between,"
+                f" {target.end - target.version} offsets of the training log, will be out of the model."
+            )
+            click.confirm(question, abort=True, err=True)
+        control = Control("rollback", now(), by, why, target.version)
+        report(definition, run(write(definition, config, control)), as_json=as_json)
+
+
+async def find(pipeline: Pipeline, config: EngineConfig, place: Place) -> Target:
+    """The version that is meant. Raises ClickException for one that the log cannot give back."""
+    async with replay.opened(config, pipeline.training_log_topic) as log:
+        version = await log.first_after(place.time_ms) if place.time_ms is not None else place.version or 0
+        if version > log.end:
+            message = f"got version {version}, expected at most {log.end}, where {log.name} ends"
+            raise click.BadParameter(message, param_hint="--to")
+        if log.begin > 0:
+            # Once the record is there, each worker that starts must be able to do it, whatever snapshots are left.
+            message = (
+                f"{log.name} begins at offset {log.begin}, expected 0: its head has been removed, so a worker that"
+                " starts later could not make an earlier version again; set the topic's retention.ms=-1, and give the"
+                " pipeline another name to start anew"
+            )
+            raise click.ClickException(message)
+        return Target(version, log.end)
+
+
+async def write(pipeline: Pipeline, config: EngineConfig, control: Control) -> Said:
+    """Append the record, and wait until all replicas have it. It takes effect for readers of committed records."""
+    async with replay.opened(config, pipeline.training_log_topic):  # or else the broker might create the topic
+        pass
+    producer = clients.producer(config, idempotent=True)
+    await producer.start()
+    try:
+        done = await producer.send_and_wait(pipeline.training_log_topic, encode(control), KEY, partition=0)
+    finally:
+        await producer.stop()
+    return Said(done.offset, control)
+
+
+def report(pipeline: Pipeline, said: Said, *, as_json: bool) -> None:
+    """Say what was written, and where."""
+    if as_json:
+        print_json({"pipeline": pipeline.name, "topic": pipeline.training_log_topic, **as_dict(said)})
+    else:
+        console.print(f"wrote {summary(as_dict(said))}", markup=False, highlight=False, soft_wrap=True)
+
+
+def as_dict(said: Said) -> dict[str, Any]:
+    """What `--json` prints of a control record."""
+    control = said.control
+    return {
+        "offset": said.offset,
+        "action": control.action,
+        "to": control.to,
+        "time": iso(control.time_ms),
+        "by": control.by,
+        "why": control.why,
+    }
+
+
+def summary(row: Mapping[str, Any]) -> str:
+    """The same for people.
+
+    >>> summary(as_dict(Said(7, Control("rollback", 0, "ann@desk", "bad labels", 5))))
+    'rollback to version 5 by ann@desk, 1970-01-01T00:00:00.000Z, offset 7: bad labels'
+    """
+    to = "" if row["to"] is None else f" to version {row['to']}"
+    why = f": {row['why']}" if row["why"] else ""
+    return f"{row['action']}{to} by {row['by']}, {row['time']}, offset {row['offset']}{why}"
+
+
+class Controls(msgspec.Struct, frozen=True):
+    """What the log's control records come to."""
+
+    last: Said | None
+    learning_frozen: bool
+
+
+async def controls(pipeline: Pipeline, config: EngineConfig, samples: Mapping[str, float]) -> Controls:
+    """The last control record, and whether learning is frozen.
+
+    A worker's samples say where the record lies; without a worker, the whole log is looked through.
+    """
+    async with replay.opened(config, pipeline.training_log_topic) as log:
+        known = int(samples.get("control_offset", -1))
+        # What came since the worker's version is looked through too: a record just written should be seen.
+        start = int(samples.get("model_version", 0)) if "control_offset" in samples else 0
+        found = await _controls(log, known, known + 1) if known >= 0 else []
+        frozen = samples.get("learning_frozen", 0.0) == 1.0
+        for said in await _controls(log, start, log.end):
+            found.append(said)
+            frozen = frozen if said.control.action == "rollback" else said.control.action == "freeze"
+    return Controls(found[-1] if found else None, frozen)
+
+
+async def _controls(log: replay.Topic, start: int, stop: int) -> list[Said]:
+    found = []
+    async with aclosing(log.records(start, stop)) as records:
+        async for record in records:
+            if b"control" not in (record.value or b""):  # of a long log nearly all, so they need not be decoded
+                continue
+            try:
+                entry = decode_log(record.value)
+            except msgspec.DecodeError:
+                continue
+            if isinstance(entry, Control):
+                found.append(Said(record.offset, entry))
+    return found
+
+
+def author(by: str | None) -> str:
+    """Who says so: as given, else the user of this process and its host."""
+    if by is not None:
+        return checked("--by", by)
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def checked(option: str, text: str) -> str:
+    """The text. Raises BadParameter for one that is too long to be read."""
+    if len(text) > MAX_TEXT:
+        message = f"got {len(text)} characters, expected at most {MAX_TEXT}"
+        raise click.BadParameter(message, param_hint=option)
+    return text
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

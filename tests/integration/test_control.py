@@ -1,0 +1,246 @@
+"""Control records on a real Kafka: workers freeze, thaw and go back at the same place, and stay one model."""
+
+import asyncio
+import collections
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.records_to_delete import RecordsToDelete
+from click.testing import CliRunner, Result
+
+from app.cli import main
+from app.status import scrape
+from learning.learn import Learner
+from learning.records import Control, Example, LogRecord, Prediction, decode_log, encode
+from pipelines.flights import Departure
+from streaming.brokers import free_port
+from streaming.errors import EngineError
+from streaming.follower import read_again
+from tests.folds import advance
+from tests.integration.test_loop import (
+    PARTITIONS,
+    ROOT,
+    Run,
+    assert_reproducible,
+    assert_watched,
+    labels_of,
+    year,
+)
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+__all__ = ["year"]
+
+SETTINGS = {"HEADWATER_SNAPSHOT_EXAMPLES": "500", "HEADWATER_SNAPSHOT_SLOTS": "3"}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Held(Run):
+    """A run whose workers are told what to do as people tell them."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "HEADWATER_BROKER": self.config.bootstrap,
+            "HEADWATER_PIPELINE": "tests.integration.flights_run:pipeline",
+            "HEADWATER_TEST_RUN": self.name,
+            "COLUMNS": "120",
+        }
+
+    async def headwater(self, *arguments: str, **settings: str) -> Any:
+        """What a command says as JSON."""
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "app.cli", *arguments, "--json"],
+            cwd=ROOT,
+            env={**os.environ, **self.environment, **settings},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    def tried(self, *arguments: str) -> Result:
+        """A command in this process, told nothing on its standard input."""
+        env = {**self.environment, "HEADWATER_PIPELINE": "flights"}
+        return CliRunner().invoke(main, list(arguments), env=env)
+
+    async def log_of(self) -> list[tuple[int, LogRecord]]:
+        return [(r.offset, decode_log(r.value)) for r in await self.read(self.pipeline.training_log_topic)]
+
+    async def more(self, examples: int = 150) -> list[Any]:
+        """Wait for so many more records in the log; all of it, as Kafka has it."""
+        topic = self.pipeline.training_log_topic
+        wanted = len(await self.read(topic)) + examples
+        await self.until(0, wanted)
+        log = await self.read(topic)
+        assert len(log) >= wanted, "the stream ended too early for this test"
+        return log
+
+
+@pytest.fixture
+def run(kafka: str, tmp_path: Path) -> Iterator[Held]:
+    made = Held(kafka, tmp_path)
+    yield made
+    made.end()
+
+
+def assert_one_model(run: Held, made: list[Any], log: list[tuple[int, LogRecord]], items: list[Any]) -> None:
+    """Each event predicted once, each outcome logged once, versions rise, and every prediction can be made again."""
+    predictions = [msgspec.json.decode(record.value, type=Prediction) for record in made]
+    assert sorted(p.id for p in predictions) == sorted(i.flight_id for i in items if isinstance(i, Departure))
+    examples = collections.Counter(record.id for _, record in log if isinstance(record, Example))
+    assert examples == {item.flight_id: 1 for item in labels_of(items)}
+    for number in range(PARTITIONS):
+        versions = [p.version for p, r in zip(predictions, made, strict=True) if r.partition == number]
+        assert versions == sorted(versions), "a model version decreased"
+    assert_reproducible(run.pipeline, predictions, log)
+
+
+def iso(time_ms: int) -> str:
+    return (EPOCH + timedelta(milliseconds=time_ms)).isoformat()
+
+
+async def stopped(run: Held, worker: Any) -> str:
+    worker.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(worker.wait, 40) == 0, run.last_words()
+    return run.log(run.workers.index(worker)).read_text()
+
+
+def test_two_workers_freeze_thaw_and_go_back_as_one(run: Held, year: list[Any]) -> None:
+    items, port = year[:9_000], free_port()
+    parts = [items[:4_600], items[4_600:8_400], items[8_400:8_700], items[8_700:]]
+
+    async def scenario() -> None:
+        await run.prepare()
+        workers = [run.start(**SETTINGS, HEADWATER_WEB_PORT=str(port)), run.start(**SETTINGS)]
+        await run.produce(parts[0])
+        await run.more(2_100)  # so that there is a frozen copy, which the first rollback takes away
+        producing = asyncio.create_task(run.produce(parts[1], seconds=20))
+        await run.more()
+        frozen = await run.headwater("freeze", "--why", "bad labels", "--by", "ann")
+        await run.more()
+        seen = await run.headwater("status", HEADWATER_WEB_PORT=str(port))
+        assert (seen["learning_frozen"], seen["control"]) == (True, {k: frozen[k] for k in seen["control"]})
+        assert (frozen["by"], frozen["why"], frozen["action"]) == ("ann", "bad labels", "freeze")
+        thawed = await run.headwater("thaw")
+        assert "@" in thawed["by"]
+        await run.more()
+        back = await run.headwater("rollback", "--to", "1500", "--yes")
+        log = await run.more()
+        # Into what was rolled back, by the time of a record between the thaw and the rollback.
+        place = next(n for n, record in enumerate(log) if record.offset > thawed["offset"] + 100)
+        wanted = next(r.offset for r in log if r.timestamp > log[place].timestamp)
+        again = await run.headwater("rollback", "--to", iso(log[place].timestamp), "--yes")
+        assert (back["to"], again["to"]) == (1500, wanted)
+        assert thawed["offset"] < wanted < back["offset"] < again["offset"]
+        await producing
+        done = [*parts[0], *parts[1]]
+        await run.until(len(done) - len(labels_of(done)), len(labels_of(done)) + 4)
+        samples = await scrape(f"http://127.0.0.1:{port}/metrics")
+        assert samples is not None
+        assert (samples["learning_frozen"], samples["control_offset"]) == (0.0, again["offset"])
+        words = list(await asyncio.gather(*(stopped(run, worker) for worker in workers)))
+        assert all(text.count("made again from version") == 2 for text in words)
+
+        # One that believes no snapshot folds the whole log, and so goes back twice; the next starts from its snapshot.
+        for part in parts[2:]:
+            worker = run.start(**SETTINGS, HEADWATER_SNAPSHOT_KEY="k")
+            await run.produce(part)
+            done += part
+            await run.until(len(done) - len(labels_of(done)), len(labels_of(done)) + 4)
+            await asyncio.sleep(1.0)  # for the snapshot
+            words.append(await stopped(run, worker))
+        assert words[2].count("made again from version 0") == 2
+        assert "starts from a snapshot" in words[3]
+        assert "made again" not in words[3]
+
+        lessons = await run.log_of()
+        controls = [(offset, record.action) for offset, record in lessons if isinstance(record, Control)]
+        assert controls == [(told["offset"], told["action"]) for told in (frozen, thawed, back, again)]
+        assert_one_model(run, await run.read(run.pipeline.predictions_topic), lessons, items)
+        assert_frozen(run, lessons, frozen["offset"], thawed["offset"])
+        await assert_watched(run, lessons, drifting=False)
+        await assert_told(run, lessons)
+
+    asyncio.run(scenario())
+
+
+def assert_frozen(run: Held, lessons: list[tuple[int, LogRecord]], begin: int, end: int) -> None:
+    """What came while learning was frozen is in the log and not in the model."""
+    learner, counts = Learner(run.pipeline), {}
+    for offset, record in lessons:
+        advance(run.pipeline, learner, lessons, offset, record)
+        counts[offset] = learner.examples
+    held = [offset for offset, record in lessons if begin < offset < end and isinstance(record, Example)]
+    assert len(held) > 100
+    assert {counts[offset] for offset in held} == {counts[begin]}
+    assert learner.learning
+
+
+async def assert_told(run: Held, lessons: list[tuple[int, LogRecord]]) -> None:
+    """Explain follows the rollbacks, and export passes them over."""
+    made = [msgspec.json.decode(r.value, type=Prediction) for r in await run.read(run.pipeline.predictions_topic)]
+    latest = max(made, key=lambda prediction: prediction.version)
+    out = run.log(99).with_suffix(".csv")
+    told, exported, seen = await asyncio.gather(
+        run.headwater("explain", latest.id),
+        run.headwater("export", "--out", str(out)),
+        run.headwater("status", HEADWATER_WEB_PORT="1"),  # no worker: the log is looked through
+    )
+    (once,) = told["occurrences"]
+    assert (once["equal"], once["again"], once["version"]) == (True, latest.prediction, latest.version)
+    assert once["history"]["passed_over"] > 0
+    assert exported["rows"] == sum(isinstance(record, Example) for _, record in lessons)
+    assert (seen["worker"]["answers"], seen["learning_frozen"], seen["control"]["action"]) == (False, False, "rollback")
+
+
+def test_rollback_that_cannot_be_is_refused_and_writes_nothing(run: Held) -> None:
+    example = Example("a", "k", 0, 1, 0.5, 0, [], "s", True, "label")
+    log = TopicPartition(run.pipeline.training_log_topic, 0)
+
+    async def written() -> None:
+        await run.prepare()
+        producer = AIOKafkaProducer(bootstrap_servers=run.config.bootstrap)
+        await producer.start()
+        for _ in range(5):
+            await producer.send_and_wait(log.topic, encode(example), partition=0)
+        await producer.stop()
+
+    async def beheaded() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=run.config.bootstrap)
+        await admin.start()
+        await admin.delete_records({log: RecordsToDelete(before_offset=2)})
+        await admin.close()
+        with pytest.raises(EngineError, match="begins at offset 2, expected 0: a rollback needs"):
+            await anext(read_again(run.config, log.topic, 0, 4))
+        assert [r.offset async for chunk in read_again(run.config, log.topic, 2, 4) for r in chunk] == [2, 3]
+
+    def refused(*arguments: str, code: int, words: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("app.control.pipeline_of", lambda _: run.pipeline)
+            done = run.tried("rollback", *arguments)
+        assert (done.exit_code, words in done.output) == (code, True), done.output
+
+    asyncio.run(written())
+    refused("--to", "6", "--yes", code=2, words="got version 6, expected at most 5")
+    refused("--to", "-1", "--yes", code=2, words="got version -1, expected 0")
+    refused("--to", "soon", "--yes", code=2, words="expected a version or an ISO time")
+    refused("--to", "2999-01-01", "--yes", code=2, words="expected a time that has passed")
+    refused("--to", "2", "--why", "x" * 1_001, code=2, words="expected at most 1000")
+    refused("--to", "2", code=1, words="3 offsets of the training log")
+    asyncio.run(beheaded())
+    refused("--to", "3", "--yes", code=1, words="its head has been removed")
+    assert [record for _, record in asyncio.run(run.log_of())] == [example] * 3
