@@ -4,16 +4,18 @@ import logging
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import ConsumerRecord
+from faust.types import StreamT
 
+from learning import intake
 from learning.intake import Invalid
 from learning.label import NEVER, PendingLabels, Resolution
 from learning.learn import Learner
 from learning.records import Example, encode
-from pipelines.definition import Pipeline
+from pipelines.definition import Pipeline, Stream
 from streaming.app import StreamApp
 from streaming.errors import TooManyDeadLetters
 from streaming.unit import Chunk, Headers, Unit
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Record = "ConsumerRecord[Any, Any]"
-Step = Callable[[Unit, "ConsumerRecord[Any, Any]"], None]
+Step = Callable[["Loop", Unit, "ConsumerRecord[Any, Any]"], None]
 
 TURN = 0.02  # seconds of work before the loop, and with it the heartbeat and the checkpoint, gets a turn
 JUDGED = 1_000  # records over which the share of dead letters is taken
@@ -68,6 +69,27 @@ class Loop:
             self._pending[unit] = join
         return join
 
+    def run_on(self, topic: str, name: str, step: Step) -> None:
+        """Run an agent of this name that does this step for every record of a topic."""
+
+        async def agent(chunks: StreamT[Chunk]) -> AsyncIterator[None]:
+            async for chunk in chunks:
+                await self.each(chunk, step)
+                yield
+
+        self.app.agent(self.app.topic(topic, maxsize=8), name=name)(agent)
+
+    def read(self, stream: Stream, record: "ConsumerRecord[Any, Any]") -> tuple[Any, str, str | None, int]:
+        """What `intake.read` makes of a record under this worker's limits. Raises Invalid."""
+        return intake.read(
+            stream,
+            record.key,
+            record.value,
+            record.timestamp,
+            max_ahead_ms=self.config.max_ahead_ms,
+            max_bytes=self.config.max_bytes,
+        )
+
     async def each(self, chunk: Chunk, step: Step) -> None:
         """Do every record of a chunk that is still to be done, marking each; refused ones go to the dead letters.
 
@@ -80,7 +102,7 @@ class Loop:
                 if unit is None or not unit.open:
                     return
                 try:
-                    step(unit, record)
+                    step(self, unit, record)
                 except Invalid as invalid:
                     self.refuse(unit, record, invalid)
                 else:

@@ -1,42 +1,26 @@
 """Events to predictions: reads one event, scores it at the model's version, lets the prediction wait for its label."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 from aiokafka import ConsumerRecord
-from faust.types import StreamT
 
 from agents.loop import Loop
-from learning import intake
 from learning.records import encode
 from learning.score import Duplicate, score
-from streaming.unit import Chunk, Unit
+from streaming.unit import Unit
 from tables import profiles
 
 
 def register(loop: Loop) -> None:
     """Run on the events topic."""
-
-    async def agent(chunks: StreamT[Chunk]) -> AsyncIterator[None]:
-        async for chunk in chunks:
-            await loop.each(chunk, lambda unit, record: step(loop, unit, record))
-            yield
-
-    loop.app.agent(loop.app.topic(loop.pipeline.events.topic, maxsize=8), name="score")(agent)
+    loop.run_on(loop.pipeline.events.topic, "score", step)
 
 
 def step(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]") -> None:
     """One event. Raises Invalid."""
     config, pipeline, metrics = loop.config, loop.pipeline, loop.metrics
     metrics.count("events_total")
-    event, key, identity, time_ms = intake.read(
-        pipeline.events,
-        record.key,
-        record.value,
-        record.timestamp,
-        max_ahead_ms=config.max_ahead_ms,
-        max_bytes=config.max_bytes,
-    )
+    event, key, identity, time_ms = loop.read(pipeline.events, record)
     name = identity or f"{record.topic}-{record.partition}-{record.offset}"
     join = loop.pending(unit)
     scored = score(pipeline, loop.learner, unit.state[profiles.NAME], join, event, key, name, time_ms)

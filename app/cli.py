@@ -23,11 +23,14 @@ from app import produce as producing
 from app import status as statuses
 from app import tail as tailing
 from app.people import (
+    broker_option,
     console,
     for_people,
     interruptible,
+    json_option,
     needs_source,
     pipeline_of,
+    pipeline_option,
     print_json,
     quiet,
     run,
@@ -41,9 +44,6 @@ from streaming.brokers import LocalKafka
 from streaming.config import EngineConfig
 from streaming.errors import StartupError
 
-pipeline_option = click.option("--pipeline", help="Built-in name or package.module:name [HEADWATER_PIPELINE].")
-broker_option = click.option("--broker", help="Kafka bootstrap servers [HEADWATER_BROKER].")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 end_with_option = click.option("--end-with", type=int, hidden=True, help="End when this parent process is gone.")
 
 

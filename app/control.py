@@ -18,7 +18,17 @@ import msgspec
 from app import replay
 from app.explain import iso
 from app.export import milliseconds
-from app.people import console, interruptible, pipeline_of, print_json, run, settings_for
+from app.people import (
+    broker_option,
+    console,
+    interruptible,
+    json_option,
+    pipeline_of,
+    pipeline_option,
+    print_json,
+    run,
+    settings_for,
+)
 from learning.records import Control, decode_log, encode
 from pipelines.definition import Pipeline
 from streaming import clients
@@ -81,9 +91,9 @@ class VersionOrTime(click.ParamType):
 def options(command: F) -> F:
     """What the three commands share."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
-        click.option("--broker", help="Kafka bootstrap servers [HEADWATER_BROKER]."),
-        click.option("--pipeline", help="Built-in name or package.module:name [HEADWATER_PIPELINE]."),
+        json_option,
+        broker_option,
+        pipeline_option,
         click.option("--by", help="Who says so.  [default: user@host]"),
         click.option("--why", default="", help="The reason, for whoever reads the log."),
     ):

@@ -13,7 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from app import replay
-from app.people import console, interruptible, pipeline_of, print_json, run, settings_for, stderr
+from app.people import (
+    broker_option,
+    console,
+    interruptible,
+    json_option,
+    pipeline_of,
+    pipeline_option,
+    print_json,
+    run,
+    settings_for,
+    stderr,
+)
 from learning.explain import (
     KEPT,
     Difference,
@@ -81,9 +92,9 @@ _PREDICTION = msgspec.json.Decoder(Prediction)
 
 @click.command("explain")
 @click.argument("prediction_id")
-@click.option("--pipeline", help="Built-in name or package.module:name [HEADWATER_PIPELINE].")
-@click.option("--broker", help="Kafka bootstrap servers [HEADWATER_BROKER].")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@pipeline_option
+@broker_option
+@json_option
 def command(prediction_id: str, pipeline: str | None, broker: str | None, as_json: bool) -> None:
     """Show what a prediction is made of, and make it again.
 

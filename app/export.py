@@ -15,7 +15,18 @@ import msgspec
 
 from app import replay
 from app.explain import EPOCH, Bar, bars, iso
-from app.people import console, interruptible, pipeline_of, print_json, run, settings_for, stderr
+from app.people import (
+    broker_option,
+    console,
+    interruptible,
+    json_option,
+    pipeline_of,
+    pipeline_option,
+    print_json,
+    run,
+    settings_for,
+    stderr,
+)
 from learning.records import Control, Example, Outcome
 from pipelines.definition import Pipeline
 from streaming.config import EngineConfig
@@ -109,9 +120,9 @@ def milliseconds(when: datetime) -> int:
 @click.option("--from", "begin", type=Moment(), metavar="TIME", help="Events from this time on (ISO; UTC).")
 @click.option("--to", "end", type=Moment(), metavar="TIME", help="Events before this time (ISO; UTC).")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
-@click.option("--pipeline", help="Built-in name or package.module:name [HEADWATER_PIPELINE].")
-@click.option("--broker", help="Kafka bootstrap servers [HEADWATER_BROKER].")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@pipeline_option
+@broker_option
+@json_option
 def command(  # noqa: PLR0917  # click passes by name
     out: Path,
     begin: int | None,

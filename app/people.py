@@ -21,6 +21,10 @@ from streaming.errors import EngineError
 
 T = TypeVar("T")
 
+pipeline_option = click.option("--pipeline", help="Built-in name or package.module:name [HEADWATER_PIPELINE].")
+broker_option = click.option("--broker", help="Kafka bootstrap servers [HEADWATER_BROKER].")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
 console = Console()
 stderr = Console(stderr=True)
 

@@ -10,7 +10,7 @@ windows up to the event's time, reads the columns that exclude the event, adds t
 import enum
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -34,17 +34,16 @@ class Entity:
         self.layout = Layout(index)
         self.seen = self.layout.ints("seen")
         self.newest = self.layout.ints("newest")
-        self.windows: dict[str, _WindowPlan] = {}
+        self.windows: dict[int, _WindowPlan] = {}  # by length in ms
         self.lasts: dict[str, int] = {}  # variable -> place
         self.decays: dict[tuple[str, int], int] = {}  # variable, half-life -> place of the sum; the weight follows
 
     def window(self, text: str) -> "_WindowPlan":
         """The plan of this window, made when first asked for. "60m" and "1h" are one window."""
         length = parse_window(text)
-        key = str(length)
-        if key not in self.windows:
-            self.windows[key] = _WindowPlan(self.layout, length, len(self.windows))
-        return self.windows[key]
+        if length not in self.windows:
+            self.windows[length] = _WindowPlan(self.layout, length, len(self.windows))
+        return self.windows[length]
 
 
 class _WindowPlan:
@@ -57,7 +56,7 @@ class _WindowPlan:
         self.rings: list[Ring] = []
         self.updates: list[tuple[str, Ring, str, int]] = []  # what, ring, variable, shift place
         self._known: dict[tuple[str, str], int] = {}
-        self._shifts: dict[str, int] = {}
+        self.shifts: dict[str, int] = {}  # variable -> place of its zero point
         self.ring("count", "", "")
 
     def ring(self, what: str, label: str, variable: str) -> int:
@@ -76,17 +75,13 @@ class _WindowPlan:
         else:
             ring = layout.ring(text, "add", in_floats=True, empty=0.0)
         if what in ("deviation", "square"):
-            if variable not in self._shifts:
-                self._shifts[variable] = layout.floats(f"{self._what} shift {label}")
-            shift = self._shifts[variable]
+            if variable not in self.shifts:
+                self.shifts[variable] = layout.floats(f"{self._what} shift {label}")
+            shift = self.shifts[variable]
         self._known[what, variable] = len(self.rings)
         self.rings.append(ring)
         self.updates.append((what, ring, variable, shift))
         return len(self.rings) - 1
-
-    def shifts(self) -> Mapping[str, int]:
-        """Places of the zero points by variable."""
-        return self._shifts
 
     def plan(self) -> Window:
         """The finished plan."""
@@ -96,15 +91,13 @@ class _WindowPlan:
 class Compiler:
     """Collects sources and entities, then writes and compiles the function."""
 
-    def __init__(self, features: tuple[Feature, ...], types: Mapping[str, Any], key: str) -> None:
-        self._types = types
+    def __init__(self, features: tuple[Feature, ...], key: str) -> None:
         self._key = key
         self._globals: dict[str, Any] = {
             "advance": advance,
             "between": between,
             "escaped": escaped,
             "DISTINCT": DISTINCT,
-            "sqrt": math.sqrt,
             "text_of": text_of,
             "value_of": value_of,
             "bit_of": bit_of,
@@ -153,7 +146,9 @@ class Compiler:
             a, b = (self._number(s) for s in feature.sources)
             return self._variable(f"({a} / {b} if {b} else 0.0)", label)
         if feature.kind == "function":
-            call = self._calls.setdefault(id(feature.call), self._global("call", feature.call))
+            if id(feature.call) not in self._calls:
+                self._calls[id(feature.call)] = self._global("call", feature.call)
+            call = self._calls[id(feature.call)]
             return self._variable(f"float({call}(event) + 0.0)", label)
         field = feature.sources[0]
         form = {"field": "float({} + 0.0)", "hour_of_day": "hour_of({})", "day_of_week": "day_of({})"}[feature.kind]
@@ -364,7 +359,7 @@ class Compiler:
     def _write_update(window: _WindowPlan) -> list[str]:
         n = window.number
         lines = [f"    if c{n} >= q[{window.head}] - {FULL_TILES}:", f"        i = c{n} % {SLOTS}"]
-        for variable, shift in window.shifts().items():
+        for variable, shift in window.shifts.items():
             lines += [f"        if not q[{window.rings[0].total}]:", f"            d[{shift}] = {variable}"]
         for what, ring, variable, shift in window.updates:
             lines += [f"        {line}" for line in _update(what, ring, variable, shift)]

@@ -45,7 +45,7 @@ class FeatureSet:
         if not checked:
             message = 'got no features, expected at least one, such as field("amount")'
             raise FeatureDefinitionError(message)
-        compiler = Compiler(checked, self._fields, key)
+        compiler = Compiler(checked, key)
         self.names: tuple[str, ...] = tuple(compiler.names)
         self._check_names()
         self.code: str = compiler.source

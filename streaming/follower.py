@@ -40,11 +40,6 @@ class Follower:
         self._start = position
         await self.applied(position)
 
-    @property
-    def position(self) -> int:
-        """The log position up to which the model has learned."""
-        return max(self._applied, 0)
-
     async def applied(self, position: int) -> None:
         """Say that everything before this log position has been learned."""
         async with self._moved:

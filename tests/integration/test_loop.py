@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.worker import prepared
 from learning.backtest import backtest
@@ -32,6 +32,7 @@ from streaming.config import EngineConfig
 from tests.folds import advance
 from tests.integration import cards_run
 from tests.integration.flights_run import named
+from tests.kafka import committed
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
 
@@ -119,15 +120,7 @@ class Run:
         try:
             await consumer._client.force_metadata_update()
             numbers = consumer.partitions_for_topic(topic) or await self._partitions(consumer, topic)
-            tps = [TopicPartition(topic, number) for number in sorted(numbers)]
-            consumer.assign(tps)
-            await consumer.seek_to_beginning(*tps)
-            ends = await consumer.end_offsets(tps)
-            records: list[Any] = []
-            while [tp for tp in tps if await consumer.position(tp) < ends[tp]]:
-                for batch in (await consumer.getmany(timeout_ms=200)).values():
-                    records += batch
-            return records
+            return await committed(consumer, topic, sorted(numbers))
         finally:
             await consumer.stop()
 
@@ -163,6 +156,21 @@ def resolved(value: bytes) -> Resolved:
     record = decode_log(value)
     assert not isinstance(record, Control)
     return record
+
+
+async def fed_through_a_kill(run: Run, items: list[Any], **settings: str) -> tuple[set[str], set[str]]:
+    """Have a worker killed while the items come and another one do the rest; the ids of events and of labels."""
+    await run.prepare()
+    producing = asyncio.create_task(run.produce(items, seconds=8))
+    worker = run.start(**settings)
+    await asyncio.sleep(7)
+    worker.kill()
+    run.start(**settings)
+    await producing
+    events = {item.flight_id for item in items if isinstance(item, Departure)}
+    labels = {item.flight_id for item in labels_of(items)}
+    await run.until(len(events), len(labels))
+    return events, labels
 
 
 def labels_of(items: list[Any]) -> list[Any]:
@@ -309,16 +317,7 @@ def test_immediate_predictions_are_all_there_after_a_kill(run: Run, year: list[A
     items = year[:8_000]
 
     async def scenario() -> None:
-        await run.prepare()
-        producing = asyncio.create_task(run.produce(items, seconds=8))
-        worker = run.start(HEADWATER_PREDICTIONS="immediate")
-        await asyncio.sleep(7)
-        worker.kill()
-        run.start(HEADWATER_PREDICTIONS="immediate")
-        await producing
-        events = {item.flight_id for item in items if isinstance(item, Departure)}
-        labels = {item.flight_id for item in labels_of(items)}
-        await run.until(len(events), len(labels))
+        events, labels = await fed_through_a_kill(run, items, HEADWATER_PREDICTIONS="immediate")
         made = [msgspec.json.decode(r.value, type=Prediction) for r in await run.read(run.pipeline.predictions_topic)]
         assert {p.id for p in made} == events
         learned = [resolved(r.value).id for r in await run.read(run.pipeline.training_log_topic)]
@@ -331,16 +330,7 @@ def test_at_least_once_misses_nothing(run: Run, year: list[Any]) -> None:
     items = year[:8_000]
 
     async def scenario() -> None:
-        await run.prepare()
-        producing = asyncio.create_task(run.produce(items, seconds=8))
-        worker = run.start(HEADWATER_GUARANTEE="at_least_once")
-        await asyncio.sleep(7)
-        worker.kill()
-        run.start(HEADWATER_GUARANTEE="at_least_once")
-        await producing
-        events = {item.flight_id for item in items if isinstance(item, Departure)}
-        labels = {item.flight_id for item in labels_of(items)}
-        await run.until(len(events), len(labels))
+        events, labels = await fed_through_a_kill(run, items, HEADWATER_GUARANTEE="at_least_once")
         made = [msgspec.json.decode(r.value, type=Prediction) for r in await run.read(run.pipeline.predictions_topic)]
         assert {p.id for p in made} == events
         assert {resolved(r.value).id for r in await run.read(run.pipeline.training_log_topic)} == labels
