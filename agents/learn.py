@@ -15,7 +15,7 @@ from faust.types import StreamT
 
 from agents.loop import TURN, Loop
 from learning import rollback
-from learning.learn import Learner, ModelError
+from learning.learn import Learner, ModelError, Turn
 from learning.records import Control, Example, LogRecord, decode_log
 from streaming.follower import Lesson, read_again
 
@@ -59,11 +59,11 @@ async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
     learner = loop.learner
     try:
         entry = decode_log(record.value or b"")
-        to = learner.rollback_to(record.offset, entry)
-        if to is None:
+        turn = learner.turn_at(record.offset, entry)
+        if turn is None:
             learner.apply(record.offset, entry)
         else:
-            learner.roll_back(record.offset, to, await made_again(loop, to))
+            learner.take_turn(turn, await made_again(loop, turn))
     except (ModelError, msgspec.DecodeError) as error:
         loop.metrics.count("model_errors_total")
         loop.model_errors[record.offset] = str(error)
@@ -74,7 +74,7 @@ async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
     if isinstance(entry, Control):
         log.warning(
             "%s by %s at offset %d (%s): the model has %d examples and %s",
-            f"rollback to version {to}" if to is not None else entry.action,
+            told(entry),
             entry.by,
             record.offset,
             entry.why or "no reason given",
@@ -85,20 +85,33 @@ async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
         loop.metrics.count("training_examples_total")
 
 
-async def made_again(loop: Loop, version: int) -> Learner:
-    """The model as it was at an earlier version. Raises EngineError where the log that it needs is gone.
+def told(control: Control) -> str:
+    """What a control record says, in a word or a few."""
+    match control.action:
+        case "rollback":
+            return f"rollback to version {control.to}"
+        case "relearn":
+            return f"relearn since offset {control.since}"
+        case "boost":
+            return f"boost of the learning rate by {control.factor} for {control.examples} examples"
+        case action:
+            return action
 
-    Meanwhile this worker goes on predicting, by the version just before the rollback.
+
+async def made_again(loop: Loop, turn: Turn) -> Learner:
+    """The model that a turn leads to. Raises EngineError where the log that it needs is gone.
+
+    Meanwhile this worker goes on predicting, by the version just before the turn.
     """
     started = time.monotonic()
-    turns = loop.learner.turns
+    turns, version = (*loop.learner.turns, turn), turn.offset + 1
     if loop.snapshots is None:
         learner, (_, runs) = Learner(loop.pipeline), rollback.lineage(turns, version)
     else:
-        learner, runs = await loop.snapshots.before(version)
+        learner, runs = await loop.snapshots.before(turns, version)
     base = learner.version
     await rollback.fold(learner, turns, runs, lambda start, stop: history(loop, start, stop))
-    log.info("version %d made again from version %d in %.1f s", version, base, time.monotonic() - started)
+    log.info("the model of version %d made again from version %d in %.1f s", version, base, time.monotonic() - started)
     return learner
 
 

@@ -7,13 +7,14 @@ itself serves.
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
 
 from agents.loop import Loop
 from learning import snapshots
-from learning.learn import Learner
+from learning.learn import Learner, Turn
 from learning.rollback import Run, lineage
 from learning.snapshots import SnapshotError
 from streaming.snapshots import SnapshotStore, Stored
@@ -61,11 +62,11 @@ class Snapshots:
                 return learner.version
         return 0
 
-    async def before(self, version: int) -> tuple[Learner, list[Run]]:
-        """What an earlier version is made again from: a snapshot, or a new model, and what of the log to learn."""
+    async def before(self, turns: Sequence[Turn], version: int) -> tuple[Learner, list[Run]]:
+        """What a version is made again from, given the log's turns: a snapshot or a new model, and what to learn."""
         found = _by_version(await self._store.read())
         while True:
-            base, runs = lineage(self._loop.learner.turns, version, found)
+            base, runs = lineage(turns, version, found)
             if base is None:
                 return Learner(self._loop.pipeline), runs
             learner = await self._load(found.pop(base))

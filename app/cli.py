@@ -375,6 +375,8 @@ main.add_command(exporting.command)
 main.add_command(controlling.freeze)
 main.add_command(controlling.thaw)
 main.add_command(controlling.rollback)
+main.add_command(controlling.relearn)
+main.add_command(controlling.boost)
 
 
 if __name__ == "__main__":

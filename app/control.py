@@ -1,4 +1,4 @@
-"""Freezes learning, lets it go on, and takes the model back: `headwater freeze`, `thaw` and `rollback`.
+"""Freezes learning, lets it go on, and changes what has been learned: `headwater freeze`, `thaw`, `rollback`, ...
 
 Each writes one control record to the training log, which every worker follows at the same offset.
 """
@@ -29,7 +29,9 @@ from app.people import (
     run,
     settings_for,
 )
-from learning.records import Control, decode_log, encode
+from app.settings import Settings
+from learning.learn import learning_rate_of
+from learning.records import Control, Example, decode_log, encode
 from pipelines.definition import Pipeline
 from streaming import clients
 from streaming.config import EngineConfig
@@ -129,11 +131,85 @@ def tell(
     as_json: bool,
 ) -> None:
     """Write the record of an action that needs nothing else."""
-    control = Control(action, now(), author(by), checked("--why", why))
+    settings = settings_for(pipeline=pipeline, broker=broker)
+    say(Control(action, now(), author(by), checked("--why", why)), settings, pipeline_of(settings), as_json=as_json)
+
+
+def say(control: Control, settings: Settings, definition: Pipeline, *, as_json: bool) -> None:
+    """Write a record and report it."""
+    with interruptible():
+        report(definition, run(write(definition, settings.engine_config(definition.name), control)), as_json=as_json)
+
+
+@click.command("relearn")
+@click.option(
+    "--last", type=click.IntRange(0), required=True, metavar="N", help="The newest N examples; 0 for a new model."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options
+def relearn(  # noqa: PLR0917  # click passes by name
+    last: int, yes: bool, why: str, by: str | None, pipeline: str | None, broker: str | None, as_json: bool
+) -> None:
+    """Begin with a new model that learns the newest examples again, in all workers at the same example.
+
+    For a world that has changed: what came before is out of the model, and stays in the training log. The frozen copy
+    that quality is compared with stays. `--last 0` is a model that has learned nothing.
+    """
+    by, why = author(by), checked("--why", why)
     settings = settings_for(pipeline=pipeline, broker=broker)
     definition = pipeline_of(settings)
     with interruptible():
-        report(definition, run(write(definition, settings.engine_config(definition.name), control)), as_json=as_json)
+        since = run(newest(definition, settings.engine_config(definition.name), last))
+    if not yes:
+        question = (
+            f"Begin {definition.name} with a new model that learns offsets {since} to the end again? All that was"
+            " learned before will be out of the model."
+        )
+        click.confirm(question, abort=True, err=True)
+    say(Control("relearn", now(), by, why, since=since), settings, definition, as_json=as_json)
+
+
+async def newest(pipeline: Pipeline, config: EngineConfig, n: int) -> int:
+    """The offset of the n-th newest example of the training log, or its beginning. Raises ClickException."""
+    async with replay.opened(config, pipeline.training_log_topic) as log:
+        span = n
+        while True:
+            start = max(log.end - span, log.begin)
+            async with aclosing(replay.lessons(log, start)) as found:
+                examples = [offset async for offset, record in found if isinstance(record, Example)]
+            if len(examples) >= n or start == log.begin:
+                break
+            span *= 2  # some offsets are transaction markers, corrections and controls
+        if len(examples) < n and log.begin > 0:
+            message = (
+                f"{log.name} has {len(examples)} examples left, since its head has been removed; expected --last to be"
+                " at most that"
+            )
+            raise click.ClickException(message)
+        return examples[-n] if 0 < n <= len(examples) else (log.end if n == 0 else log.begin)
+
+
+@click.command("boost")
+@click.option("--factor", type=click.FloatRange(0, 1000, min_open=True), required=True, help="Times the usual rate.")
+@click.option("--examples", type=click.IntRange(1), required=True, metavar="N", help="For the next N examples.")
+@options
+def boost(  # noqa: PLR0917  # click passes by name
+    factor: float, examples: int, why: str, by: str | None, pipeline: str | None, broker: str | None, as_json: bool
+) -> None:
+    """Change the learning rate for a number of examples, in all workers at the same example.
+
+    For a model whose last step has an optimizer with a constant learning rate, as River's linear models do.
+    """
+    settings = settings_for(pipeline=pipeline, broker=broker)
+    definition = pipeline_of(settings)
+    if learning_rate_of(definition.model()) is None:
+        message = (
+            f"the model of {definition.name} has no constant learning rate, expected a last step whose optimizer has"
+            " one, as linear_model.LogisticRegression has; `headwater relearn` works with any model"
+        )
+        raise click.ClickException(message)
+    control = Control("boost", now(), author(by), checked("--why", why), factor=factor, examples=examples)
+    say(control, settings, definition, as_json=as_json)
 
 
 @click.command("rollback")
@@ -216,6 +292,9 @@ def as_dict(said: Said) -> dict[str, Any]:
         "offset": said.offset,
         "action": control.action,
         "to": control.to,
+        "since": control.since,
+        "factor": control.factor,
+        "examples": control.examples,
         "time": iso(control.time_ms),
         "by": control.by,
         "why": control.why,
@@ -229,6 +308,8 @@ def summary(row: Mapping[str, Any]) -> str:
     'rollback to version 5 by ann@desk, 1970-01-01T00:00:00.000Z, offset 7: bad labels'
     """
     to = "" if row["to"] is None else f" to version {row['to']}"
+    to += "" if row["since"] is None else f" since offset {row['since']}"
+    to += "" if row["factor"] is None else f" by {row['factor']} for {row['examples']} examples"
     why = f": {row['why']}" if row["why"] else ""
     return f"{row['action']}{to} by {row['by']}, {row['time']}, offset {row['offset']}{why}"
 
@@ -253,7 +334,8 @@ async def controls(pipeline: Pipeline, config: EngineConfig, samples: Mapping[st
         frozen = samples.get("learning_frozen", 0.0) == 1.0
         for said in await _controls(log, start, log.end):
             found.append(said)
-            frozen = frozen if said.control.action == "rollback" else said.control.action == "freeze"
+            if said.control.action in ("freeze", "thaw"):
+                frozen = said.control.action == "freeze"
     return Controls(found[-1] if found else None, frozen)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from learning.learn import Learner, ModelError
+from learning.learn import Learner, ModelError, Turn
 from learning.records import LogRecord, decode_log
 from learning.rollback import fold, lineage
 from pipelines.definition import Pipeline
@@ -144,24 +144,24 @@ async def learner_at(
     if learner.version > version:
         message = f"cannot go back from version {learner.version} to {version}; start from an earlier one"
         raise ValueError(message)
-    while (stopped := await _up_to_rollback(log, learner, version, see, progress)) is not None:
-        offset, record, to = stopped
-        then = Learner(pipeline)
-        await fold(then, learner.turns, lineage(learner.turns, to)[1], lambda start, stop: lessons(log, start, stop))
-        learner.roll_back(offset, to, then)
-        see(offset, record)
+    while (stopped := await _up_to_turn(log, learner, version, see, progress)) is not None:
+        record, turn = stopped
+        then, turns = Learner(pipeline), (*learner.turns, turn)
+        await fold(then, turns, lineage(turns, turn.offset + 1)[1], lambda start, stop: lessons(log, start, stop))
+        learner.take_turn(turn, then)
+        see(turn.offset, record)
     return learner
 
 
-async def _up_to_rollback(
+async def _up_to_turn(
     log: Topic, learner: Learner, version: int, see: See, progress: Progress
-) -> tuple[int, LogRecord, int] | None:
-    """Learn up to the version, or to before the next rollback, which is returned: a topic is read once at a time."""
+) -> tuple[LogRecord, Turn] | None:
+    """Learn up to the version, or to before the next turn, which is returned: a topic is read once at a time."""
     async with aclosing(lessons(log, learner.version, version, progress)) as found:
         async for offset, record in found:
-            to = learner.rollback_to(offset, record)
-            if to is not None:
-                return offset, record, to
+            turn = learner.turn_at(offset, record)
+            if turn is not None:
+                return record, turn
             with suppress(ModelError):  # every worker passed over it too, so this is the same model
                 learner.apply(offset, record)
             see(offset, record)

@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from river.optim import schedulers
+
 from learning.records import Control, Example, LogRecord, Value
 
 if TYPE_CHECKING:
@@ -32,11 +34,30 @@ class Turn(NamedTuple):
         offset: where the record lies in the log.
         to: the version that the model went back to; None where it stayed.
         learning: whether examples after the record are learned.
+        since: the offset from which on a new model has learned the log up to the record; None where it stayed.
     """
 
     offset: int
     to: int | None
     learning: bool
+    since: int | None = None
+
+    @property
+    def remakes(self) -> bool:
+        """Whether the model after it is another one than that before it."""
+        return self.to is not None or self.since is not None
+
+
+class Boost(NamedTuple):
+    """A learning rate that is changed for a while.
+
+    Attributes:
+        left: examples still to be learned with it.
+        usual: the rate to go back to.
+    """
+
+    left: int
+    usual: float
 
 
 class State(NamedTuple):
@@ -47,8 +68,9 @@ class State(NamedTuple):
     examples: int
     frozen: Any
     frozen_version: int
-    turns: tuple[tuple[int, int | None, bool], ...] = ()
+    turns: tuple[tuple[int, int | None, bool, int | None], ...] = ()
     past: tuple[tuple[int, Any], ...] = ()
+    boost: tuple[int, float] | None = None
 
 
 class Learner:
@@ -63,6 +85,7 @@ class Learner:
             another one lies.
         turns: what the control records behind the version have changed, in the order of the log.
         past: what `frozen` was before, each with its `frozen_version`, where rollbacks have changed it.
+        boost: the learning rate's change that is in force; None where there is none.
     """
 
     def __init__(self, pipeline: "Pipeline") -> None:
@@ -73,6 +96,7 @@ class Learner:
         self.frozen_version = 0
         self.turns: tuple[Turn, ...] = ()
         self.past: tuple[tuple[int, Any], ...] = ()
+        self.boost: Boost | None = None
         self._names: tuple[str, ...] = tuple(pipeline.feature_set.names)
         self._schema: str = pipeline.feature_set.schema
         self._baseline: int = pipeline.baseline_examples
@@ -83,8 +107,9 @@ class Learner:
 
     def state(self) -> State:
         """All that the log has made of it; what `restored` continues from. It is no copy."""
-        turns = tuple((turn.offset, turn.to, turn.learning) for turn in self.turns)
-        return State(self.model, self.version, self.examples, self.frozen, self.frozen_version, turns, self.past)
+        turns = tuple((turn.offset, turn.to, turn.learning, turn.since) for turn in self.turns)
+        boost = None if self.boost is None else (self.boost.left, self.boost.usual)
+        return State(self.model, self.version, self.examples, self.frozen, self.frozen_version, turns, self.past, boost)
 
     @classmethod
     def restored(cls, pipeline: "Pipeline", state: State) -> "Learner":
@@ -93,6 +118,7 @@ class Learner:
         learner.model, learner.version, learner.examples = state.model, state.version, state.examples
         learner.frozen, learner.frozen_version, learner.past = state.frozen, state.frozen_version, state.past
         learner.turns = tuple(Turn(*turn) for turn in state.turns)
+        learner.boost = None if state.boost is None else Boost(*state.boost)
         return learner
 
     @property
@@ -138,13 +164,13 @@ class Learner:
         """Take the record at this offset of the log. Raises `ModelError`, with the version moved on all the same.
 
         A record already behind the version is passed over, so a log may be read again from any earlier place. While
-        learning is frozen an example moves the version on and nothing else. A rollback that `rollback_to` tells of
-        is for `roll_back`, since only whoever can read the log again can make the model of then.
+        learning is frozen an example moves the version on and nothing else. A turn that `turn_at` tells of is for
+        `take_turn`, since only whoever can read the log again can make the model that it leads to.
         """
         if offset < self.version:
             return
-        if self.rollback_to(offset, record) is not None:
-            message = f"the rollback at offset {offset} cannot be applied without the model that it goes back to"
+        if self.turn_at(offset, record) is not None:
+            message = f"the turn at offset {offset} cannot be applied without the model that it leads to"
             raise ValueError(message)
         self.version = offset + 1
         if isinstance(record, Control):
@@ -152,36 +178,67 @@ class Learner:
         elif isinstance(record, Example) and self.learning:
             self._learn(record)
 
-    def rollback_to(self, offset: int, record: LogRecord) -> int | None:
-        """The version that the record at this offset takes the model back to; None where it does no such thing."""
-        if offset < self.version or not isinstance(record, Control) or record.action != "rollback":
+    def turn_at(self, offset: int, record: LogRecord) -> Turn | None:
+        """The turn that the record at this offset is, where it leads to another model; None where it does not."""
+        if offset < self.version or not isinstance(record, Control):
             return None
-        return record.to if record.to is not None and record.to <= offset else None
+        if record.action == "rollback" and record.to is not None and record.to <= offset:
+            return Turn(offset, record.to, self.learning)
+        if record.action == "relearn" and record.since is not None and record.since <= offset:
+            return Turn(offset, None, self.learning, record.since)
+        return None
 
-    def roll_back(self, offset: int, to: int, then: "Learner") -> None:
-        """Take the rollback at this offset: the model becomes that of the fold at version `to`.
+    def take_turn(self, turn: Turn, then: "Learner") -> None:
+        """Take a turn: the model becomes the one that it leads to.
 
         The version goes on, so that a version still names one model; and whether examples are learned stays as it is.
+        A rollback brings the frozen copy of then back; a relearn leaves it, as the one to be compared with.
 
         Args:
-            offset: where the rollback lies.
-            to: the version to go back to.
-            then: the fold of the log at that version, to be used by nobody else.
+            turn: what `turn_at` told of.
+            then: the fold that it leads to (`learning.rollback`), to be used by nobody else.
         """
-        self.model, self.examples = then.model, then.examples
-        if self.frozen_version > to:  # or else the frozen copy of then is the one of now
-            self._keep_frozen(then.frozen, offset + 1)
-        self.turns = (*self.turns, Turn(offset, to, self.learning))
-        self.version = offset + 1
+        self.model, self.examples, self.boost = then.model, then.examples, then.boost
+        if turn.to is not None and self.frozen_version > turn.to:  # or else the frozen copy of then is the one of now
+            self._keep_frozen(self.frozen_at(turn.to), turn.offset + 1)
+        self.turns = (*self.turns, turn)
+        self.version = turn.offset + 1
 
     def _turn(self, offset: int, control: Control) -> None:
+        """Follow a control record that leaves the model as it is. Raises `ModelError` for one that says nonsense."""
         if control.action == "rollback":
             message = (
                 f"the rollback at offset {offset} by {control.by} goes to version {control.to}, expected one from 0 to"
                 f" {offset}; write controls with `headwater rollback`, which checks that"
             )
             raise ModelError(message)
-        self.turns = (*self.turns, Turn(offset, None, control.action == "thaw"))
+        if control.action == "relearn":
+            message = (
+                f"the relearn at offset {offset} by {control.by} begins at {control.since}, expected an offset from 0"
+                f" to {offset}; write controls with `headwater relearn`, which checks that"
+            )
+            raise ModelError(message)
+        if control.action == "boost":
+            self._begin_boost(offset, control)
+        learning = self.learning if control.action == "boost" else control.action == "thaw"
+        self.turns = (*self.turns, Turn(offset, None, learning))
+
+    def _begin_boost(self, offset: int, control: Control) -> None:
+        rate = learning_rate_of(self.model)
+        if rate is None or control.factor is None or control.examples is None:
+            message = (
+                f"the boost at offset {offset} by {control.by} has factor {control.factor} for {control.examples}"
+                " examples, expected both, and a model whose last step has an optimizer with a constant learning rate"
+            )
+            raise ModelError(message)
+        usual = rate.learning_rate if self.boost is None else self.boost.usual
+        rate.learning_rate = usual * control.factor
+        self.boost = Boost(control.examples, usual)
+
+    def _go_on_with_boost(self, boost: Boost) -> None:
+        self.boost = boost._replace(left=boost.left - 1) if boost.left > 1 else None
+        if self.boost is None:
+            learning_rate_of(self.model).learning_rate = boost.usual
 
     def _learn(self, example: Example) -> None:
         if example.schema != self._schema:
@@ -199,7 +256,10 @@ class Learner:
         except Exception as exc:
             raise ModelError(traceback.format_exc()) from exc
         self.examples += 1
-        if self.examples == self._baseline:
+        if self.boost is not None:
+            self._go_on_with_boost(self.boost)
+        # After a relearn it may come to so many once more, and the copy to be compared with is there.
+        if self.examples == self._baseline and self.frozen is None:
             self._keep_frozen(copy_of(self.model), self.version)
 
     def _keep_frozen(self, frozen: Any, since: int) -> None:
@@ -223,6 +283,19 @@ def _checked(value: Value) -> Value:
     return value
 
 
+def learning_rate_of(model: Any) -> Any:
+    """The constant schedule of the optimizer of a model's last step, `river.optim.schedulers.Constant`, or None."""
+    rate = getattr(getattr(last_step(model), "optimizer", None), "lr", None)
+    return rate if isinstance(rate, schedulers.Constant) else None
+
+
+def last_step(model: Any) -> Any:
+    """The last step of a River pipeline, or the model itself."""
+    steps = getattr(model, "steps", None)
+    last = list(steps.values())[-1] if isinstance(steps, dict) and steps else model
+    return model if last is model else last_step(last)
+
+
 def copy_of(model: Any) -> Any:
     """A copy that shares nothing, made as a snapshot would make it. Raises `ModelError`."""
     try:
@@ -244,11 +317,7 @@ def _predictor(task: str, model: Any) -> Predictor:
 
 def _has_probabilities(model: Any) -> bool:
     """Whether to ask for probabilities. A River pipeline has the method whatever its last step is."""
-    steps = getattr(model, "steps", None)
-    last = list(steps.values())[-1] if isinstance(steps, dict) and steps else model
-    if last is not model:
-        return _has_probabilities(last)
-    return hasattr(model, "predict_proba_one")
+    return hasattr(last_step(model), "predict_proba_one")
 
 
 def _probability(model: Any, x: dict[str, float]) -> float:

@@ -68,13 +68,19 @@ class Control(msgspec.Struct, frozen=True, tag="control"):
         by: who said it.
         why: for people.
         to: the version to go back to, for a rollback.
+        since: the offset from which on a new model is to learn the log again, for a relearn.
+        factor: what the learning rate is to be multiplied by, for a boost.
+        examples: for how many examples, for a boost.
     """
 
-    action: Literal["freeze", "thaw", "rollback"]
+    action: Literal["freeze", "thaw", "rollback", "relearn", "boost"]
     time_ms: int
     by: str
     why: str = ""
     to: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    since: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    factor: Annotated[float, msgspec.Meta(gt=0, le=1000)] | None = None
+    examples: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
 Resolved = Example | Correction

@@ -1,7 +1,7 @@
-"""Which records of the training log a version is made of, when some of the log has been rolled back.
+"""Which records of the training log a version is made of, when some of the log has been taken out of it.
 
-A rollback at offset o to version V takes what lies from V to o out of all later models. So a version is the fold of a
-few runs of records: those that made V, and those after o. No record is read twice, however rollbacks are nested.
+A rollback at offset o to version V takes what lies from V to o out of all later models; a relearn since s takes out
+what lies before s. So a version is the fold of a few runs of records, and none is read twice, however turns are nested.
 """
 
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
@@ -38,16 +38,25 @@ def lineage(turns: Sequence[Turn], version: int, saved: Collection[int] = ()) ->
     (3, [Run(start=3, stop=5), Run(start=21, stop=30)])
     >>> lineage([rollback], 30, saved=[25])
     (25, [Run(start=25, stop=30)])
+    >>> relearn = Turn(40, None, learning=True, since=3)
+    >>> lineage([rollback, relearn], 50, saved=[4, 25])  # what is saved has learned what comes before 3
+    (None, [Run(start=3, stop=5), Run(start=21, stop=40), Run(start=41, stop=50)])
     """
     runs: list[Run] = []
+    since = None  # a model that learns the log again has learned nothing before
     while True:
-        last = next((turn for turn in reversed(turns) if turn.to is not None and turn.offset < version), None)
+        last = next((turn for turn in reversed(turns) if turn.remakes and turn.offset < version), None)
         begin = 0 if last is None else last.offset + 1
-        base = max((at for at in saved if begin <= at <= version), default=None)
-        runs.insert(0, Run(begin if base is None else base, version))
-        if base is not None or last is None or last.to is None:
+        base = max((at for at in saved if since is None and begin <= at <= version), default=None)
+        start = max(begin if base is None else base, since or 0)
+        if start < version:
+            runs.insert(0, Run(start, version))
+        if base is not None or last is None:
             return base, runs
-        version = last.to
+        if last.to is not None:
+            version = last.to
+        else:
+            version, since = last.offset, max(since or 0, last.since or 0)
 
 
 async def fold(learner: Learner, turns: Sequence[Turn], runs: Sequence[Run], read: Read) -> Learner:

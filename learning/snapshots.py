@@ -24,7 +24,7 @@ from learning.learn import Learner, State, Turn
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
 
-LAYOUT = 2
+LAYOUT = 3
 CHUNK = 800_000  # bytes; a record of Kafka is at most a million by default, its key and headers included
 LARGEST = 1 << 30  # bytes of a pickle; what a manifest declares beyond it is not believed
 _LARGEST_MANIFEST = 1 << 16
@@ -278,6 +278,7 @@ def _checked_state(values: Any, snapshot: Snapshot, kind: type) -> State:
             and type(state.frozen) in (kind, type(None))
             and _are_turns(state.turns, state.version)
             and _are_past(state.past, state.frozen_version, kind)
+            and _is_boost(state.boost)
         ):
             return state
     message = f"got a payload that is not the state which its manifest tells of; {_FOLD}"
@@ -290,13 +291,25 @@ def _are_turns(turns: Any, version: int) -> bool:
     for turn in turns if type(turns) is tuple else (None,):
         if type(turn) is not tuple or len(turn) != len(Turn._fields):
             return False
-        offset, to, learning = turn
-        if type(offset) is not int or type(to) not in (int, type(None)) or type(learning) is not bool:
+        offset, to, learning, since = turn
+        if type(offset) is not int or type(learning) is not bool:
             return False
-        if not before < offset < version or (to is not None and not 0 <= to <= offset):
+        if not before < offset < version or not all(_is_place(place, offset) for place in (to, since)):
             return False
         before = offset
     return True
+
+
+def _is_place(place: Any, end: int) -> bool:
+    """Whether it is none, or from the log's beginning to before what follows this offset."""
+    return place is None or (type(place) is int and 0 <= place <= end)
+
+
+def _is_boost(boost: Any) -> bool:
+    """Whether it is none, or a number of examples and a learning rate."""
+    return boost is None or (
+        type(boost) is tuple and len(boost) == 2 and type(boost[0]) is int and type(boost[1]) in (int, float)
+    )
 
 
 def _are_past(past: Any, version: int, kind: type) -> bool:

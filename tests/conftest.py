@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import settings
 
 from streaming.brokers import NODE_SETTINGS, BrokerError, LocalKafka, answers, free_port
+
+settings.register_profile("headwater", deadline=None)  # how long an example takes says nothing on a shared machine
+settings.load_profile("headwater")
 
 IMAGE = "apache/kafka:4.3.1"
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
-from learning.learn import Learner, ModelError
-from learning.records import LogRecord
+from learning.learn import Learner, ModelError, Turn
+from learning.records import Control, Example, LogRecord
 from pipelines.definition import Pipeline
 
 Log = Sequence[tuple[int, LogRecord]]
@@ -21,9 +21,60 @@ def fold(pipeline: Pipeline, log: Log, version: int) -> Learner:
 
 def advance(pipeline: Pipeline, learner: Learner, log: Log, offset: int, record: LogRecord) -> None:
     """One record further."""
-    to = learner.rollback_to(offset, record)
-    if to is not None:
-        learner.roll_back(offset, to, fold(pipeline, log, to))
+    turn = learner.turn_at(offset, record)
+    if turn is not None:
+        learner.take_turn(turn, led_to(pipeline, log, turn))
         return
     with suppress(ModelError):
         learner.apply(offset, record)
+
+
+def led_to(pipeline: Pipeline, log: Log, turn: Turn) -> Learner:
+    """The model that a turn leads to."""
+    if turn.to is not None:
+        return fold(pipeline, log, turn.to)
+    learner, records = Learner(pipeline), dict(log)
+    for offset in sorted(living(log, turn.offset)):
+        record = records[offset]
+        assert turn.since is not None
+        if offset >= turn.since and (boosts(record) or (isinstance(record, Example) and learned_at(log, offset))):
+            with suppress(ModelError):
+                learner.apply(offset, record)
+    return learner
+
+
+def living(log: Log, version: int) -> set[int]:
+    """Offsets of the records that the model at a version is made of."""
+    alive: set[int] = set()
+    for offset, record in log:
+        if offset >= version:
+            break
+        to, since = places(record)
+        if to is not None and to <= offset:
+            alive = living(log, to)
+        elif since is not None and since <= offset:
+            alive = {one for one in alive if one >= since}
+        else:
+            alive.add(offset)
+    return alive
+
+
+def places(record: LogRecord) -> tuple[int | None, int | None]:
+    """Where a rollback goes back to, and where a relearn begins."""
+    if not isinstance(record, Control):
+        return None, None
+    return (
+        record.to if record.action == "rollback" else None,
+        record.since if record.action == "relearn" else None,
+    )
+
+
+def learned_at(log: Log, version: int) -> bool:
+    """Whether examples are learned at this place of the log."""
+    said = [r.action for o, r in log if o < version and isinstance(r, Control) and r.action in ("freeze", "thaw")]
+    return not said or said[-1] == "thaw"
+
+
+def boosts(record: LogRecord) -> bool:
+    """Whether the record changes the learning rate."""
+    return isinstance(record, Control) and record.action == "boost"

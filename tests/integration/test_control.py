@@ -38,7 +38,7 @@ from tests.integration.test_loop import (
     year,
 )
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
 __all__ = ["year"]
 
 SETTINGS = {"HEADWATER_SNAPSHOT_EXAMPLES": "500", "HEADWATER_SNAPSHOT_SLOTS": "3"}
@@ -47,6 +47,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 class Held(Run):
     """A run whose workers are told what to do as people tell them."""
+
+    waiting = False
 
     @property
     def environment(self) -> dict[str, str]:
@@ -80,11 +82,22 @@ class Held(Run):
     async def log_of(self) -> list[tuple[int, LogRecord]]:
         return [(r.offset, decode_log(r.value)) for r in await self.read(self.pipeline.training_log_topic)]
 
-    async def more(self, examples: int = 150) -> list[Any]:
+    async def trickle(self, items: list[Any], hurry: asyncio.Event) -> None:
+        """Write a little, more while somebody waits, so that they last on a slow machine; the rest when told to hurry."""
+        for start in range(0, len(items), 20):
+            if hurry.is_set():
+                await self.produce(items[start:])
+                return
+            await self.produce(items[start : start + 20])
+            await asyncio.sleep(0.3 if self.waiting else 3.0)
+
+    async def more(self, examples: int = 60) -> list[Any]:
         """Wait for so many more records in the log; all of it, as Kafka has it."""
         topic = self.pipeline.training_log_topic
         wanted = len(await self.read(topic)) + examples
+        self.waiting = True
         await self.until(0, wanted)
+        self.waiting = False
         log = await self.read(topic)
         assert len(log) >= wanted, "the stream ended too early for this test"
         return log
@@ -119,16 +132,17 @@ async def stopped(run: Held, worker: Any) -> str:
     return run.log(run.workers.index(worker)).read_text()
 
 
-def test_two_workers_freeze_thaw_and_go_back_as_one(run: Held, year: list[Any]) -> None:
+def test_two_workers_freeze_thaw_go_back_and_learn_anew_as_one(run: Held, year: list[Any]) -> None:
     items, port = year[:9_000], free_port()
-    parts = [items[:4_600], items[4_600:8_400], items[8_400:8_700], items[8_700:]]
+    parts = [items[:4_600], items[4_600:8_200], items[8_200:8_500], items[8_500:8_750], items[8_750:]]
 
     async def scenario() -> None:
         await run.prepare()
         workers = [run.start(**SETTINGS, HEADWATER_WEB_PORT=str(port)), run.start(**SETTINGS)]
         await run.produce(parts[0])
         await run.more(2_100)  # so that there is a frozen copy, which the first rollback takes away
-        producing = asyncio.create_task(run.produce(parts[1], seconds=20))
+        enough = asyncio.Event()
+        producing = asyncio.create_task(run.trickle(parts[1], enough))
         await run.more()
         frozen = await run.headwater("freeze", "--why", "bad labels", "--by", "ann")
         await run.more()
@@ -141,35 +155,41 @@ def test_two_workers_freeze_thaw_and_go_back_as_one(run: Held, year: list[Any]) 
         back = await run.headwater("rollback", "--to", "1500", "--yes")
         log = await run.more()
         # Into what was rolled back, by the time of a record between the thaw and the rollback.
-        place = next(n for n, record in enumerate(log) if record.offset > thawed["offset"] + 100)
+        place = next(n for n, record in enumerate(log) if record.offset > thawed["offset"] + 20)
         wanted = next(r.offset for r in log if r.timestamp > log[place].timestamp)
         again = await run.headwater("rollback", "--to", iso(log[place].timestamp), "--yes")
         assert (back["to"], again["to"]) == (1500, wanted)
         assert thawed["offset"] < wanted < back["offset"] < again["offset"]
+        newest = [r.offset for r in await run.read(run.pipeline.training_log_topic) if b'"example"' in r.value][-400]
+        anew = await run.headwater("relearn", "--last", "400", "--yes", "--why", "another world")
+        assert newest <= anew["since"] < newest + 400
+        faster = await run.headwater("boost", "--factor", "4", "--examples", "60")
+        enough.set()
         await producing
-        done = [*parts[0], *parts[1]]
-        await run.until(len(done) - len(labels_of(done)), len(labels_of(done)) + 4)
+        await run.produce(parts[2])
+        done = [*parts[0], *parts[1], *parts[2]]
+        await run.until(len(done) - len(labels_of(done)), len(labels_of(done)) + 6)
         samples = await scrape(f"http://127.0.0.1:{port}/metrics")
         assert samples is not None
-        assert (samples["learning_frozen"], samples["control_offset"]) == (0.0, again["offset"])
+        assert (samples["learning_frozen"], samples["control_offset"]) == (0.0, faster["offset"])
         words = list(await asyncio.gather(*(stopped(run, worker) for worker in workers)))
-        assert all(text.count("made again from version") == 2 for text in words)
+        assert all(text.count("made again from version") == 3 for text in words)
 
-        # One that believes no snapshot folds the whole log, and so goes back twice; the next starts from its snapshot.
-        for part in parts[2:]:
+        # One that believes no snapshot folds the whole log, and takes three turns; the next starts from its snapshot.
+        for part in parts[3:]:
             worker = run.start(**SETTINGS, HEADWATER_SNAPSHOT_KEY="k")
             await run.produce(part)
             done += part
-            await run.until(len(done) - len(labels_of(done)), len(labels_of(done)) + 4)
+            await run.until(len(done) - len(labels_of(done)), len(labels_of(done)) + 6)
             await asyncio.sleep(1.0)  # for the snapshot
             words.append(await stopped(run, worker))
-        assert words[2].count("made again from version 0") == 2
+        assert words[2].count("made again from version 0") == 3
         assert "starts from a snapshot" in words[3]
         assert "made again" not in words[3]
 
         lessons = await run.log_of()
         controls = [(offset, record.action) for offset, record in lessons if isinstance(record, Control)]
-        assert controls == [(told["offset"], told["action"]) for told in (frozen, thawed, back, again)]
+        assert controls == [(told["offset"], told["action"]) for told in (frozen, thawed, back, again, anew, faster)]
         assert_one_model(run, await run.read(run.pipeline.predictions_topic), lessons, items)
         assert_frozen(run, lessons, frozen["offset"], thawed["offset"])
         await assert_watched(run, lessons, drifting=False)
@@ -185,7 +205,7 @@ def assert_frozen(run: Held, lessons: list[tuple[int, LogRecord]], begin: int, e
         advance(run.pipeline, learner, lessons, offset, record)
         counts[offset] = learner.examples
     held = [offset for offset, record in lessons if begin < offset < end and isinstance(record, Example)]
-    assert len(held) > 100
+    assert len(held) > 30
     assert {counts[offset] for offset in held} == {counts[begin]}
     assert learner.learning
 
@@ -204,7 +224,7 @@ async def assert_told(run: Held, lessons: list[tuple[int, LogRecord]]) -> None:
     assert (once["equal"], once["again"], once["version"]) == (True, latest.prediction, latest.version)
     assert once["history"]["passed_over"] > 0
     assert exported["rows"] == sum(isinstance(record, Example) for _, record in lessons)
-    assert (seen["worker"]["answers"], seen["learning_frozen"], seen["control"]["action"]) == (False, False, "rollback")
+    assert (seen["worker"]["answers"], seen["learning_frozen"], seen["control"]["action"]) == (False, False, "boost")
 
 
 def test_rollback_that_cannot_be_is_refused_and_writes_nothing(run: Held) -> None:
@@ -228,10 +248,10 @@ def test_rollback_that_cannot_be_is_refused_and_writes_nothing(run: Held) -> Non
             await anext(read_again(run.config, log.topic, 0, 4))
         assert [r.offset async for chunk in read_again(run.config, log.topic, 2, 4) for r in chunk] == [2, 3]
 
-    def refused(*arguments: str, code: int, words: str) -> None:
+    def refused(*arguments: str, code: int, words: str, command: str = "rollback") -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("app.control.pipeline_of", lambda _: run.pipeline)
-            done = run.tried("rollback", *arguments)
+            done = run.tried(command, *arguments)
         assert (done.exit_code, words in done.output) == (code, True), done.output
 
     asyncio.run(written())
@@ -241,6 +261,10 @@ def test_rollback_that_cannot_be_is_refused_and_writes_nothing(run: Held) -> Non
     refused("--to", "2999-01-01", "--yes", code=2, words="expected a time that has passed")
     refused("--to", "2", "--why", "x" * 1_001, code=2, words="expected at most 1000")
     refused("--to", "2", code=1, words="3 offsets of the training log")
+    refused("--last", "3", code=1, words="learns offsets 2 to the end again", command="relearn")
+    refused("--last", "0", code=1, words="learns offsets 5 to the end again", command="relearn")
+    refused("--last", "9", code=1, words="learns offsets 0 to the end again", command="relearn")
     asyncio.run(beheaded())
     refused("--to", "3", "--yes", code=1, words="its head has been removed")
+    refused("--last", "4", "--yes", code=1, words="has 3 examples left", command="relearn")
     assert [record for _, record in asyncio.run(run.log_of())] == [example] * 3

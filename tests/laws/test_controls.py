@@ -42,8 +42,8 @@ def example(x: float) -> Example:
 
 @st.composite
 def logs(draw: st.DrawFn) -> Log:
-    """Examples, most of them; freezes, thaws and rollbacks to anywhere, beyond the log too; offsets with gaps."""
-    kinds = st.sampled_from(["example"] * 6 + ["freeze", "thaw", "rollback", "rollback"])
+    """Examples, most of them; control records of every kind, to anywhere, beyond the log too; offsets with gaps."""
+    kinds = st.sampled_from(["example"] * 7 + ["freeze", "thaw", "boost", "relearn", "rollback", "rollback"])
     log: Log = []
     offset = rollbacks = 0
     for kind in draw(st.lists(kinds, min_size=1, max_size=30)):
@@ -53,6 +53,11 @@ def logs(draw: st.DrawFn) -> Log:
             log.append((offset, example(draw(st.integers(-3, 3)))))
         elif kind == "rollback":
             log.append((offset, Control("rollback", 0, "ann", to=draw(st.integers(0, offset + 1)))))
+        elif kind == "relearn":
+            log.append((offset, Control("relearn", 0, "ann", since=draw(st.integers(0, offset + 1)))))
+        elif kind == "boost":
+            factor, examples = draw(st.sampled_from([0.5, 8.0])), draw(st.integers(1, 4))
+            log.append((offset, Control("boost", 0, "ann", factor=factor, examples=examples)))
         else:
             log.append((offset, Control(cast("Any", kind), 0, "ann")))
     return log
@@ -113,7 +118,7 @@ def taught(log: Log, at_start: Sequence[Stored], later: Sequence[Stored], expect
         return asyncio.run(follow())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(logs(), st.data())
 def test_workers_are_the_fold_by_the_book_wherever_they_start(log: Log, data: st.DataObject) -> None:
     whole, expected = Learner(PIPELINE), []
@@ -155,7 +160,6 @@ class Topic:
                 yield record(offset, entry)
 
 
-@settings(deadline=None)
 @given(logs(), st.integers(0, 61), st.integers(0, 61))
 def test_replay_is_the_fold_by_the_book_and_shows_each_record_once(log: Log, one: int, other: int) -> None:
     first, then = sorted((one, other))

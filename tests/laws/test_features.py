@@ -130,7 +130,7 @@ def stream(steps: list[tuple[int, str, str, float]]) -> list[Sale]:
 
 
 @given(sales)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_feature_equals_the_slow_version_late_events_included(steps: list[tuple[int, str, str, float]]) -> None:
     features, oracle = feature_set(), Oracle()
     profiles: dict[str, Profile] = {}
@@ -146,7 +146,7 @@ def test_every_feature_equals_the_slow_version_late_events_included(steps: list[
 
 
 @given(sales, st.integers(0, 60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_profile_read_back_continues_to_the_last_bit(steps: list[tuple[int, str, str, float]], cut: int) -> None:
     features = feature_set()
     kept: dict[str, Profile] = {}
@@ -159,7 +159,7 @@ def test_a_profile_read_back_continues_to_the_last_bit(steps: list[tuple[int, st
 
 
 @given(sales)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_entities_do_not_see_each_other(steps: list[tuple[int, str, str, float]]) -> None:
     """What an entity's features are does not depend on other entities' events."""
     features = feature_set(by=("customer",))
@@ -172,7 +172,7 @@ def test_entities_do_not_see_each_other(steps: list[tuple[int, str, str, float]]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3_000_000), st.floats(-100, 100)), min_size=1, max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_counts_do_not_depend_on_the_order_of_arrival_within_the_window(steps: list[tuple[int, float]]) -> None:
     features = FeatureSet([count("1h"), maximum("amount", "1h")], TYPES, "shop", "at")
     rows = [Sale(shop="a", customer="c", amount=amount, at=START + gap) for gap, amount in steps]

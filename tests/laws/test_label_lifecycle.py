@@ -154,7 +154,7 @@ def states(entries: dict[str, bytes]) -> Counter[str]:
     return Counter(chr(data[1]) for name, data in entries.items() if name != WATERMARKS)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(STEPS, POLICIES)
 def test_join_answers_as_a_naive_dictionary_does(steps: list[tuple[Any, ...]], policy: dict[str, Any]) -> None:
     real, naive = driver({}, policy), Naive(**policy)
@@ -172,7 +172,7 @@ def test_join_answers_as_a_naive_dictionary_does(steps: list[tuple[Any, ...]], p
         assert set(real.entries) - {WATERMARKS} == set(naive.known)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(STEPS, POLICIES)
 def test_every_event_and_label_is_accounted_for_once(steps: list[tuple[Any, ...]], policy: dict[str, Any]) -> None:
     one = driver({}, policy)
@@ -185,7 +185,7 @@ def test_every_event_and_label_is_accounted_for_once(steps: list[tuple[Any, ...]
     assert n["event:opened"] == n["label:matched"] + n["event:matched"] + n["expire:expired"] + now["w"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(STEPS, POLICIES)
 def test_join_made_anew_before_every_step_goes_on_alike(steps: list[tuple[Any, ...]], policy: dict[str, Any]) -> None:
     old = driver({}, policy)
@@ -208,7 +208,7 @@ def test_nothing_is_kept_for_ever(steps: list[tuple[Any, ...]], policy: dict[str
     assert sum(map(len, heaps)) == 1
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(EVENT | LABEL, max_size=60), POLICIES)
 def test_how_often_expire_runs_changes_no_example(steps: list[tuple[Any, ...]], policy: dict[str, Any]) -> None:
     ordered = sorted(steps, key=lambda step: step[2])

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from agents.snapshots import SnapshotPolicy, Snapshots
-from learning.learn import Learner
+from learning.learn import Learner, Turn
 from learning.records import Control, Example
 from streaming.telemetry import RecordingMetrics
 from tests.doubles import TinyFeatures, tiny_pipeline
@@ -35,7 +35,7 @@ def test_a_snapshot_is_due_after_so_many_examples_and_after_each_control_record(
         snapshots = Snapshots(loop, cast("Any", store), policy)
         for offset in range(12):
             if offset == 7:
-                learner.roll_back(offset, 0, Learner(pipeline))
+                learner.take_turn(Turn(offset, 0, learning=True), Learner(pipeline))
             elif offset == 9:
                 learner.apply(offset, Control("freeze", 0, "ann"))
             else:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from river import anomaly, linear_model, naive_bayes, preprocessing, tree
 
-from learning.learn import Learner, ModelError
+from learning.learn import Learner, ModelError, learning_rate_of
 from learning.records import Control, Correction, Example, LogRecord, Outcome
 from tests.doubles import FixedModel, FixedProbabilities, TinyFeatures, tiny_pipeline
 from tests.folds import fold
@@ -264,7 +264,7 @@ def test_rollback_to_no_earlier_version_is_passed_over(to: int | None) -> None:
 
 def test_rollback_read_again_is_passed_over() -> None:
     one = following(*examples(1, 2), back_to(1))
-    assert one.rollback_to(2, back_to(1)) is None
+    assert one.turn_at(2, back_to(1)) is None
     one.apply(2, back_to(1))
     assert (one.version, one.examples) == (3, 1)
 
@@ -273,3 +273,63 @@ def test_rollback_is_not_applied_without_the_model_of_then() -> None:
     """A caller who forgets it must not go on with another model than the other workers."""
     with pytest.raises(ValueError, match="without the model"):
         following(*examples(1, 2)).apply(2, back_to(1))
+
+
+def again(since: int) -> Control:
+    return Control("relearn", 0, "ann", since=since)
+
+
+def boost(factor: float, n: int) -> Control:
+    return Control("boost", 0, "ann", factor=factor, examples=n)
+
+
+def test_relearn_is_a_new_model_that_learns_the_log_from_there() -> None:
+    made = following(*examples(1, 2, 3, 4), again(2), *examples(0))
+    assert (made.version, made.examples, made.learning) == (6, 3, True)
+    assert made.predict(X) == following(*examples(3, 4, 0)).predict(X)
+    assert following(*examples(1, 2), again(2)).predict(X) == following().predict(X)
+
+
+def test_relearn_learns_nothing_that_was_rolled_back_or_frozen_out() -> None:
+    made = following(*examples(1, 2, 3), back_to(2), FREEZE, *examples(4), THAW, *examples(5), again(1))
+    assert made.predict(X) == following(*examples(2, 5)).predict(X)
+
+
+def test_rollback_to_a_version_after_a_relearn_and_to_one_before() -> None:
+    log = [*examples(1, 2, 3), again(1), *examples(4), back_to(5), *examples(5)]
+    assert following(*log).predict(X) == following(*examples(2, 3, 4, 5)).predict(X)
+    log = [*examples(1, 2, 3), again(1), *examples(4), back_to(3), *examples(5)]
+    assert following(*log).predict(X) == following(*examples(1, 2, 3, 5)).predict(X)
+
+
+def test_relearn_leaves_the_frozen_copy_that_it_is_compared_with() -> None:
+    made = following(*examples(1, 2, 3, 4), again(4), *examples(0, 5, 5, 1), baseline_examples=3)
+    assert made.frozen_version == 3
+    assert made.predict_frozen(X) == following(*examples(1, 2, 3)).predict(X)
+
+
+@pytest.mark.parametrize("since", [None, 3, 99])
+def test_relearn_from_no_earlier_offset_is_passed_over(since: int | None) -> None:
+    one = following(*examples(1, 2))
+    with pytest.raises(ModelError, match="an offset from 0 to 2"):
+        one.apply(2, Control("relearn", 0, "ann", since=since))
+    assert (one.version, one.examples, one.turns) == (3, 2, ())
+
+
+def test_boost_multiplies_the_learning_rate_for_so_many_examples() -> None:
+    rates = []
+    one = following()
+    for offset, record in enumerate([*examples(1), boost(4.0, 2), *examples(2, 3, 4), boost(2.0, 9), boost(3.0, 1)]):
+        one.apply(offset, record)
+        rates.append(learning_rate_of(one.model).learning_rate)
+    assert rates == [0.01, 0.04, 0.04, 0.01, 0.01, 0.02, 0.03]
+    assert one.boost == (1, 0.01)
+    slow, fast = following(*examples(1, 2)), following(*examples(1), boost(4.0, 2), *examples(2))
+    assert slow.predict(X) != fast.predict(X)
+
+
+def test_boost_of_a_model_without_a_learning_rate_is_passed_over() -> None:
+    one = following(*examples(1), model=tree.HoeffdingTreeClassifier)
+    with pytest.raises(ModelError, match="constant learning rate"):
+        one.apply(1, boost(2.0, 5))
+    assert (one.version, one.boost) == (2, None)

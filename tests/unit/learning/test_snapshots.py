@@ -17,7 +17,7 @@ from river import compose, linear_model, preprocessing
 from learning import snapshots
 from learning.learn import Learner, Turn
 from learning.records import Control, Example
-from learning.snapshots import Snapshot, SnapshotError, dump, load, read_manifest
+from learning.snapshots import LAYOUT, Snapshot, SnapshotError, dump, load, read_manifest
 from tests.doubles import FixedModel, TinyFeatures, logistic, tiny_pipeline
 
 OLD, NEW = b"the key of last year", b"the key of this year"
@@ -85,10 +85,12 @@ def test_snapshot_before_the_first_example_and_before_the_frozen_copy() -> None:
 def test_snapshot_carries_what_control_records_did() -> None:
     pipeline = tiny_pipeline()
     learner = taught(pipeline)
-    learner.roll_back(40, 4, taught(pipeline, 2))
+    learner.take_turn(Turn(40, 4, True), taught(pipeline, 2))
+    learner.apply(41, Control("boost", 0, "ann", factor=2.0, examples=7))
     learner.apply(42, Control("freeze", 0, "ann"))
     again = load(*dump(learner, pipeline, created_ms=5), pipeline)
-    assert again.turns == learner.turns == (Turn(40, 4, True), Turn(42, None, False))
+    assert again.turns == learner.turns == (Turn(40, 4, True), Turn(41, None, True), Turn(42, None, False))
+    assert again.boost == learner.boost == (7, 0.01)
     assert not again.learning
     assert (again.frozen, again.frozen_version, [since for since, _ in again.past]) == (None, 41, [9])
     vector = [1.0, 0.0]
@@ -98,7 +100,7 @@ def test_snapshot_carries_what_control_records_did() -> None:
 def test_manifest_tells_what_it_is() -> None:
     manifest, chunks = saved([NEW])
     told = read_manifest(manifest)
-    assert (told.layout, told.pipeline, told.version, told.examples) == (2, "tiny", 39, 20)
+    assert (told.layout, told.pipeline, told.version, told.examples) == (LAYOUT, "tiny", 39, 20)
     assert (told.schema, told.created_ms, told.n_chunks) == (TinyFeatures.schema, 1_700_000_000_000, len(chunks))
     assert told.river.count(".") == 2
     assert len(told.hmac) == 64
@@ -195,7 +197,7 @@ def test_other_river_is_refused_unless_it_differs_in_the_last_place() -> None:
         {"version": "39"},
         {"version": None},
         {"layout": 1},
-        {"layout": 3},
+        {"layout": LAYOUT + 1},
         {"layout": 0},
         {"sha256": "no hash"},
         {"hmac": "no hash"},
