@@ -6,7 +6,7 @@ import enum
 import hashlib
 import types
 import typing
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
@@ -32,6 +32,7 @@ class FeatureSet:
     Attributes:
         names: the columns of the vector, in order.
         schema: 16 hex digits that change when any definition does. Functions count by their name only.
+        longest_ms: the longest window; 0 where there is none.
         code: the generated function, to read.
 
     Raises FeatureDefinitionError, naming the feature and the remedy.
@@ -50,6 +51,7 @@ class FeatureSet:
         self._check_names()
         self.code: str = compiler.source
         self.schema: str = self._hash(checked)
+        self.longest_ms: int = max((parse_window(text) for text in _windows(checked)), default=0)
         self._compute = compiler.compute
         self._layouts = [entity.layout for entity in compiler.entities.values()]
 
@@ -227,6 +229,14 @@ class FeatureSet:
     def _hash(self, features: Sequence[Feature]) -> str:
         text = "\n".join([f"layout {LAYOUT_VERSION}", *self.names, *map(_described, features)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _windows(features: Sequence[Any]) -> Iterator[str]:
+    """Every window, those of features that others are made from included."""
+    for feature in features:
+        if isinstance(feature, Feature):
+            yield from feature.windows
+            yield from _windows(feature.sources)
 
 
 def _described(feature: Feature) -> str:

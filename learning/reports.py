@@ -29,6 +29,7 @@ class Sketch(msgspec.Struct, array_like=True):
         low: the smallest, 0.0 where there is none.
         high: the largest.
         bins: how many values lie in each bin, by its number (`learning.sketch.bin_of`).
+        level: how often neighbouring bins were merged by twos, so that there are not too many.
     """
 
     n: int = 0
@@ -37,6 +38,7 @@ class Sketch(msgspec.Struct, array_like=True):
     low: float = 0.0
     high: float = 0.0
     bins: dict[int, int] = {}
+    level: int = 0
 
 
 class Categories(msgspec.Struct, array_like=True):
@@ -89,7 +91,7 @@ class Summary(msgspec.Struct, frozen=True):
     lag: dict[str, int] = {}
     model_lag: int = 0
     features: list[Sketch] = []
-    prediction: Sketch = Sketch()
+    prediction: Sketch = msgspec.field(default_factory=Sketch)
     numbers: dict[str, Sketch] = {}
     categories: dict[str, Categories] = {}
 

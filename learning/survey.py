@@ -1,0 +1,491 @@
+"""What the units' summaries say about the data, before any label: drift, data quality, coverage, pipeline health.
+
+    Summary -> tiles of event time (a day each) -> windows of enough events -> statistics per signal -> alarms
+
+A window is whole days, because an hour of the night is no drift; each partition must have been through a day before it
+ends, because one partition that is behind is no drift either. All of it is a fold over `<p>.summaries`: no clock, and
+the same alarms whoever makes it again.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from learning.alarms import Bet, new_bet
+from learning.health import Health, Pulse, Trouble
+from learning.reports import Alarm, AlarmKind, Categories, FieldReport, Measures, Sketch, Summary
+from learning.sketch import add, add_categories, ks, mean, psi, share_outside
+from learning.summary import DAY_MS, Fields
+
+if TYPE_CHECKING:
+    from pipelines.definition import Pipeline
+
+BUDGET = 1.0 / 30.0
+"""False alarms a day, of event time, that a pipeline is held to."""
+LEAST_EVENTS = 300
+"""Events that a window has at least, be it of several days."""
+REFERENCE = 7
+"""Windows that make a reference: a week of days."""
+OPEN_TILES = 3
+"""Days that are kept open for partitions that are behind."""
+HORIZONS = 4
+"""Cohorts of predictions are counted for this many horizons."""
+BURST = 7
+"""Windows after an alarm within which others belong to it: what follows from a change is no second one.
+
+As long as a new reference takes, so that a week that a change spreads over is one alarm."""
+MOST_OLD = 2
+"""Earlier references that a signal remembers, so that a regime which returns is known."""
+LAYOUT = 1
+
+Held = Sketch | Categories
+
+
+class Tile(msgspec.Struct, array_like=True):
+    """What came with event times of some days: sketches and categories by signal, and labels by kind."""
+
+    events: int = 0
+    since_ms: int = 0
+    until_ms: int = 0
+    numbers: dict[str, Sketch] = {}
+    categories: dict[str, Categories] = {}
+    labels: dict[str, int] = {}
+
+    def held(self, name: str) -> Held:
+        """What it has of a signal."""
+        if name in self.numbers:
+            return self.numbers[name]
+        return self.categories[name] if name in self.categories else Sketch()
+
+    def pour(self, other: "Tile") -> None:
+        """Add another, which is not to be used any more."""
+        if other.events:
+            self.since_ms = min(self.since_ms, other.since_ms) if self.events else other.since_ms
+            self.until_ms = max(self.until_ms, other.until_ms)
+        self.events += other.events
+        for name, sketch in other.numbers.items():
+            if name in self.numbers:
+                add(self.numbers[name], sketch)
+            else:
+                self.numbers[name] = sketch
+        for name, counts in other.categories.items():
+            if name in self.categories:
+                add_categories(self.categories[name], counts)
+            else:
+                self.categories[name] = counts
+        for kind, n in other.labels.items():
+            self.labels[kind] = self.labels.get(kind, 0) + n
+
+
+class Regime(msgspec.Struct, array_like=True):
+    """What a signal is like for a time, and how its windows differ from that.
+
+    Attributes:
+        bet: the e-detector of these differences.
+        since_ms: event time at which it begins.
+        windows: how many of its first windows are in the reference.
+        number: the reference, of a number.
+        category: of a category.
+    """
+
+    bet: Bet
+    since_ms: int = 0
+    windows: int = 0
+    number: Sketch | None = None
+    category: Categories | None = None
+
+    @property
+    def reference(self) -> Held:
+        """The first windows together."""
+        return self.category or self.number or Sketch()
+
+    def take(self, held: Held, since_ms: int) -> None:
+        """Make one more window part of the reference."""
+        if not self.windows:
+            self.since_ms = since_ms
+        self.windows += 1
+        if isinstance(held, Categories):
+            self.category = self.category or Categories(0, 0, {})
+            add_categories(self.category, held)
+        else:
+            self.number = self.number or Sketch(bins={})
+            add(self.number, held)
+
+
+class Signal(msgspec.Struct, array_like=True):
+    """A number or category that is watched.
+
+    Attributes:
+        now: the present regime.
+        old: earlier ones, the newest last.
+        standing: windows for which an alarm on it still stands.
+    """
+
+    now: Regime
+    old: list[Regime] = []
+    standing: int = 0
+
+
+class State(msgspec.Struct):
+    """All that a survey remembers; plain data."""
+
+    layout: int
+    schema: str
+    signals: dict[str, Signal]
+    offset: int = -1
+    version: int = 0
+    pulse: Pulse = msgspec.field(default_factory=Pulse)
+    open: dict[int, Tile] = {}
+    progress: dict[int, int] = {}
+    closed_to: int = -1
+    window: Tile = msgspec.field(default_factory=Tile)
+    cohorts: dict[int, int] = {}
+    fields: list[FieldReport] = []
+    first_ms: int = -1
+    until_ms: int = 0
+    burst: int = 0
+
+
+class Place(NamedTuple):
+    """Where in the summaries something was found."""
+
+    offset: int
+    time_ms: int
+    wall_ms: int
+    version: int
+
+
+class Survey:
+    """The data of one pipeline, as its units' summaries tell of it.
+
+    Args:
+        pipeline: the pipeline.
+        budget: false alarms a day of event time that the alarms on data are held to.
+        cycle_ms: length of the cycle that the data follow, a day as a rule: windows are whole cycles.
+
+    Attributes:
+        budget: the same.
+        threshold: an alarm is raised when the mean of all signals' detectors reaches it.
+    """
+
+    def __init__(self, pipeline: "Pipeline", *, budget: float = BUDGET, cycle_ms: int = DAY_MS) -> None:
+        self._pipeline = pipeline
+        self._cycle = cycle_ms
+        self._tile = max(pipeline.horizon_ms // 24, 1)
+        self._features = [f"feature:{name}" for name in pipeline.feature_set.names]
+        fields = Fields(pipeline)
+        self._fields = [f"field:{name}" for name in (*fields.numbers, *fields.categories)]
+        self.budget = budget
+        self.threshold = max(DAY_MS / (budget * cycle_ms), 2.0)
+        names = [*self._features, "prediction", *self._fields]
+        self._state = State(LAYOUT, pipeline.feature_set.schema, {name: Signal(_regime(name)) for name in names})
+
+    @property
+    def offset(self) -> int:
+        """Offset of the last summary; -1 before the first."""
+        return self._state.offset
+
+    @property
+    def until_ms(self) -> int:
+        """Latest event time of a prediction."""
+        return self._state.until_ms
+
+    def add(self, offset: int, summary: Summary) -> list[Alarm]:
+        """Take the summary at this offset of the topic; one at or before the last is passed over.
+
+        The alarms that it raises. A summary of another feature list is none of this pipeline's as it is now.
+        """
+        state = self._state
+        if offset <= state.offset:
+            return []
+        state.offset = offset
+        state.version = max(state.version, summary.version)
+        state.until_ms = max(state.until_ms, summary.until_ms)
+        place = Place(offset, state.until_ms, summary.wall_ms, state.version)
+        alarms = [_pipeline_alarm(place, trouble) for trouble in state.pulse.take(summary)]
+        if summary.events and len(summary.features) == len(self._features):
+            self._count_cohorts(summary)
+            self._pour(summary)
+            for window in self._windows():
+                alarms += self._judge(window, place)
+        return alarms
+
+    def fields(self) -> list[FieldReport]:
+        """Every feature and every watched field in the last whole window; in what there is, before the first."""
+        if self._state.fields:
+            return self._state.fields
+        so_far = Tile()
+        for tile in (self._state.window, *self._state.open.values()):
+            so_far.pour(msgspec.msgpack.decode(msgspec.msgpack.encode(tile), type=Tile))
+        return list(self._reports(so_far))
+
+    def drift(self) -> Measures:
+        """For each signal how much of the threshold it has reached by itself, and "data" for all together."""
+        signals = self._state.signals
+        measures = {name: _value(signal) / (self.threshold * len(signals)) for name, signal in signals.items()}
+        return {"data": sum(measures.values()), **measures}
+
+    def coverage(self, labelled: Mapping[int, int]) -> float:
+        """Share of predictions whose horizon is over that got a label; -1.0 where there are none.
+
+        Args:
+            labelled: how many did, by the start of their cohort as in `Summary.cohorts`.
+        """
+        over = self._state.until_ms - self._pipeline.horizon_ms - self._tile
+        ripe = {start: n for start, n in self._state.cohorts.items() if start <= over}
+        predictions = sum(ripe.values())
+        return sum(min(labelled.get(start, 0), n) for start, n in ripe.items()) / predictions if predictions else -1.0
+
+    def health(self, wall_ms: int) -> Health:
+        """How the pipeline itself is."""
+        return self._state.pulse.health(wall_ms)
+
+    def dump(self) -> bytes:
+        """Its whole state; `load` continues from it."""
+        return msgspec.msgpack.encode(self._state)
+
+    @classmethod
+    def load(cls, pipeline: "Pipeline", data: bytes, *, budget: float = BUDGET, cycle_ms: int = DAY_MS) -> "Survey":
+        """The survey that `dump` was asked of. Raises `ValueError` if it is none, or another pipeline's."""
+        survey = cls(pipeline, budget=budget, cycle_ms=cycle_ms)
+        try:
+            state = msgspec.msgpack.decode(data, type=State)
+        except msgspec.DecodeError as error:
+            message = f"the survey's state cannot be read: {error}; it starts anew"
+            raise ValueError(message) from error
+        mine = survey._state
+        if (state.layout, state.schema, [*state.signals]) != (mine.layout, mine.schema, [*mine.signals]):
+            message = (
+                f"got a survey of layout {state.layout} and features {state.schema}, expected layout {mine.layout} and"
+                f" {mine.schema} with the same fields; it starts anew"
+            )
+            raise ValueError(message)
+        survey._state = state
+        return survey
+
+    def _count_cohorts(self, summary: Summary) -> None:
+        cohorts = self._state.cohorts
+        for start, n in summary.cohorts.items():
+            cohorts[start] = cohorts.get(start, 0) + n
+        oldest = self._state.until_ms - HORIZONS * self._pipeline.horizon_ms
+        for start in [start for start in cohorts if start < oldest]:
+            del cohorts[start]
+
+    def _pour(self, summary: Summary) -> None:
+        """Into the tile of its latest event; a day that is closed already is not opened again."""
+        state = self._state
+        if state.first_ms < 0:
+            state.first_ms = summary.since_ms
+        day = max(summary.until_ms // self._cycle, state.closed_to)
+        numbers = dict(zip(self._features, summary.features, strict=True))
+        numbers["prediction"] = summary.prediction
+        numbers |= {f"field:{name}": sketch for name, sketch in summary.numbers.items()}
+        counts = {f"field:{name}": each for name, each in summary.categories.items()}
+        known = state.signals.keys()
+        tile = Tile(
+            summary.events,
+            summary.since_ms,
+            summary.until_ms,
+            {name: sketch for name, sketch in numbers.items() if name in known},
+            {name: each for name, each in counts.items() if name in known},
+            dict(summary.labels),
+        )
+        state.open.setdefault(day, Tile()).pour(msgspec.msgpack.decode(msgspec.msgpack.encode(tile), type=Tile))
+        state.progress[summary.partition] = max(state.progress.get(summary.partition, day), day)
+
+    def _windows(self) -> Iterator[Tile]:
+        """Windows that are whole now: days that every partition is through, until there are enough events."""
+        state = self._state
+        newest = max(state.progress.values())
+        state.progress = {p: day for p, day in state.progress.items() if day > newest - OPEN_TILES}
+        reached = min(state.progress.values())
+        for day in sorted(state.open):
+            if day >= reached and day > newest - OPEN_TILES:
+                break
+            state.window.pour(state.open.pop(day))
+            state.closed_to = day + 1
+            if state.window.events >= LEAST_EVENTS:
+                window, state.window = state.window, Tile()
+                yield window
+
+    def _judge(self, window: Tile, place: Place) -> list[Alarm]:
+        state = self._state
+        state.fields = list(self._reports(window))
+        if window.since_ms < state.first_ms + self._pipeline.feature_set.longest_ms:
+            return []  # the profiles fill, so everything drifts, and nobody needs to be told
+        for name, signal in state.signals.items():
+            signal.standing = max(signal.standing - 1, 0)
+            held, regime = window.held(name), signal.now
+            if not held.n + held.missing:
+                continue
+            if regime.windows < REFERENCE:
+                regime.take(held, window.since_ms)
+            else:
+                regime.bet.take(statistics(held, regime.reference))
+        return self._alarms(window, place)
+
+    def _alarms(self, window: Tile, place: Place) -> list[Alarm]:
+        state = self._state
+        state.burst = max(state.burst - 1, 0)
+        total = sum(map(_value, state.signals.values())) / len(state.signals)
+        if total < self.threshold:
+            return []
+        first = max(state.signals, key=lambda name: (_value(state.signals[name]), name))
+        moved = [name for name, signal in state.signals.items() if _value(signal) >= self.threshold or name == first]
+        moved.sort(key=lambda name: (-_value(state.signals[name]), name))
+        text = self._told(moved, window)
+        for name in moved:
+            self._restart(state.signals[name], window.held(name), window.since_ms)
+        state.fields = list(self._reports(window))
+        belongs, state.burst = state.burst > 0, BURST
+        if belongs:
+            return []
+        kind: AlarmKind = "feature" if first in self._features else "prediction" if first == "prediction" else "data"
+        value, threshold = round(total, 3), self.threshold
+        detector = "Shiryaev-Roberts e-detector"
+        return [
+            Alarm(
+                f"{first}-{place.offset}",
+                kind,
+                first,
+                detector,
+                window.until_ms,
+                place.wall_ms,
+                place.version,
+                place.offset,
+                value,
+                threshold,
+                text,
+            )
+        ]
+
+    def _restart(self, signal: Signal, held: Held, since_ms: int) -> None:
+        """Take what is now as the new regime: one of the earlier ones if it is like it, else a new one."""
+        left, signal.now.bet.value = signal.now, 0.0
+        known = next((regime for regime in reversed(signal.old) if _is_like(regime, held)), None)
+        signal.old = [regime for regime in (*signal.old, left) if regime is not known][-MOST_OLD:]
+        signal.standing = BURST
+        if known is None:
+            known = Regime(new_bet(len(left.bet.usual)))
+            known.take(held, since_ms)
+            signal.standing = REFERENCE
+        signal.now = known
+
+    def _told(self, moved: Sequence[str], window: Tile) -> str:
+        """The alarm as a sentence."""
+        first = moved[0]
+        signal, held = self._state.signals[first], window.held(first)
+        reference = signal.now.reference
+        text = f"{first} is not as it was from {_day(signal.now.since_ms)} on: {_difference(held, reference)}"
+        if any(_is_like(regime, held) for regime in signal.old):
+            known = next(regime for regime in reversed(signal.old) if _is_like(regime, held))
+            text += f"; it is again as it was from {_day(known.since_ms)} on"
+        if others := moved[1:]:
+            more = f" and {len(others) - 4} more" if len(others) > 4 else ""
+            text += f". With it: {', '.join(others[:4])}{more}"
+        return text
+
+    def _reports(self, window: Tile) -> Iterator[FieldReport]:
+        for name in (*self._features, *self._fields):
+            signal = self._state.signals[name]
+            kind, _, short = name.partition(":")
+            yield _report(short, kind == "feature", window.held(name), signal)
+
+
+def statistics(held: Held, reference: Held) -> list[float]:
+    """Logarithms of how far a window is from the reference: KS, PSI and the share of missing values.
+
+    Each has added what a window of that size differs by through chance alone, so that zero is a distance too.
+    """
+    n = max(held.n, 1)
+    missing = abs(_angle(held) - _angle(reference))
+    return [
+        math.log(ks(held, reference) + 0.5 / math.sqrt(n)),
+        math.log(psi(held, reference) + 5.0 / n),
+        math.log(missing + 0.5 / math.sqrt(n + held.missing)),
+    ]
+
+
+def _angle(held: Held) -> float:
+    """The share of missing values, on the scale on which it varies alike everywhere."""
+    return math.asin(math.sqrt(held.missing / max(held.n + held.missing, 1)))
+
+
+def _regime(name: str) -> Regime:
+    return Regime(new_bet(3 if name != "prediction" else 3))
+
+
+def _value(signal: Signal) -> float:
+    return signal.now.bet.value
+
+
+def _is_like(regime: Regime, held: Held) -> bool:
+    """Whether a window could be one of a regime."""
+    bet = regime.bet
+    if not bet.armed:
+        return False
+    seen = statistics(held, regime.reference)
+    return all(usual.sf(value) > 0.01 for usual, value in zip(bet.usual, seen, strict=True))
+
+
+def _difference(held: Held, reference: Held) -> str:
+    parts = [f"KS {ks(held, reference):.3f}, PSI {psi(held, reference):.3f}"]
+    if isinstance(held, Sketch) and isinstance(reference, Sketch):
+        parts.append(f"mean {mean(held):.6g} instead of {mean(reference):.6g}")
+    was, now = (each.missing / max(each.n + each.missing, 1) for each in (reference, held))
+    if was != now:
+        parts.append(f"{now:.1%} missing instead of {was:.1%}")
+    return ", ".join(parts)
+
+
+def _report(name: str, is_feature: bool, held: Held, signal: Signal) -> FieldReport:
+    reference = signal.now.reference
+    bare = not reference.n
+    new: list[str] = []
+    if isinstance(held, Categories) and isinstance(reference, Categories) and not reference.others:
+        new = sorted(held.counts.keys() - reference.counts.keys(), key=lambda text: (-held.counts[text], text))
+        outside = (sum(held.counts[text] for text in new) + held.others) / held.n if held.n else 0.0
+    elif isinstance(held, Sketch) and isinstance(reference, Sketch):
+        outside = share_outside(held, reference)
+    else:
+        outside = 0.0
+    different = len(held.bins) if isinstance(held, Sketch) else len(held.counts) + (held.others > 0)
+    return FieldReport(
+        name=name,
+        kind="feature" if is_feature else "field",
+        n=held.n,
+        missing=held.missing / max(held.n + held.missing, 1),
+        mean=mean(held) if isinstance(held, Sketch) else 0.0,
+        reference_mean=mean(reference) if isinstance(reference, Sketch) else 0.0,
+        psi=0.0 if bare else psi(held, reference),
+        ks=0.0 if bare else ks(held, reference),
+        constant=held.n > 1 and different == 1 and (isinstance(held, Categories) or held.low == held.high),
+        outside=0.0 if bare else outside,
+        new=[] if bare else new[:10],
+        drifted=signal.standing > 0,
+    )
+
+
+def _pipeline_alarm(place: Place, trouble: Trouble) -> Alarm:
+    offset, time_ms, wall_ms, version = place
+    id_ = f"{trouble.signal}-{offset}"
+    return Alarm(
+        id_,
+        trouble.kind,
+        trouble.signal,
+        "threshold",
+        time_ms,
+        wall_ms,
+        version,
+        offset,
+        trouble.value,
+        trouble.threshold,
+        trouble.text,
+    )
+
+
+def _day(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
