@@ -83,7 +83,7 @@ class Held(Run):
         return [(r.offset, decode_log(r.value)) for r in await self.read(self.pipeline.training_log_topic)]
 
     async def trickle(self, items: list[Any], hurry: asyncio.Event) -> None:
-        """Write a little, more while somebody waits, so that they last on a slow machine; the rest when told to hurry."""
+        """Write a little, more while somebody waits, so that it lasts on a slow machine; the rest at once when told."""
         for start in range(0, len(items), 20):
             if hurry.is_set():
                 await self.produce(items[start:])
