@@ -95,6 +95,9 @@ class Pipeline:
         drift_topic: drift events are written to it.
         snapshots_topic: snapshots of the model are kept in it.
         dead_letters_topic: records that cannot be used are written to it.
+        summaries_topic: each unit says in it what went through.
+        reports_topic: the owner of the training log says in it how all is.
+        incidents_topic: what somebody should look at.
 
     Raises:
         DefinitionError: something in it cannot be meant so.
@@ -127,6 +130,9 @@ class Pipeline:
         self.drift_topic = f"{name}.drift"
         self.snapshots_topic = f"{name}.snapshots"
         self.dead_letters_topic = f"{name}.dead-letters"
+        self.summaries_topic = f"{name}.summaries"
+        self.reports_topic = f"{name}.reports"
+        self.incidents_topic = f"{name}.incidents"
         self._check_streams()
         self.horizon = horizon
         self.horizon_ms = _checked_horizon(place, horizon)
@@ -177,6 +183,9 @@ class Pipeline:
             self.drift_topic,
             self.snapshots_topic,
             self.dead_letters_topic,
+            self.summaries_topic,
+            self.reports_topic,
+            self.incidents_topic,
         )
         for stream in (events, labels):
             if stream.topic in derived:

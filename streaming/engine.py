@@ -86,6 +86,7 @@ class Engine:
         self.ready = False
         self.generation: Callable[[], int] = lambda: 0
         self.reached: Callable[[TopicPartition, int], int] = lambda tp, mark: mark
+        self.on_open: Callable[[Unit], None] | None = None
         self.on_ends: Callable[[Unit], Awaitable[None]] | None = None
         self.restore: Callable[[], Awaitable[int]] | None = None  # a snapshot, and the log position it ends at
 
@@ -208,6 +209,8 @@ class Engine:
                 TopicPartition(topic, partition): offsets[TopicPartition(topic, partition)] for topic in group.topics
             }
             unit = Unit(group.name, partition, state[group.name, partition], marks)
+            if self.on_open is not None:
+                self.on_open(unit)
             owned = Owned(unit, writer, asyncio.Lock())
             self._owned[group.name, partition] = owned
             owned.task = asyncio.create_task(self._checkpoint_forever(owned))
@@ -288,7 +291,7 @@ class Engine:
         if made is not None:
             unit.ends_at(ends, made)
         for tp, mark in unit.marks.items():
-            lag = max(0, ends[tp] - self.reached(tp, mark))
+            lag = unit.lag[tp.topic] = max(0, ends[tp] - self.reached(tp, mark))
             self.metrics.gauge("consumer_lag", lag, topic=tp.topic, partition=str(tp.partition))
         if self.on_ends is not None and unit.open:
             await self.on_ends(unit)

@@ -25,6 +25,7 @@ NOT_PERMITTED = {29, 31}  # topic and cluster authorization failed
 # Replayed records carry the time of their event, so by Kafka's default of seven days they would be gone at once.
 UNCLEANED = {"cleanup.policy": "delete", "retention.ms": "-1"}
 COMPACTED = {"cleanup.policy": "compact"}
+A_WEEK = {"cleanup.policy": "delete", "retention.ms": "604800000"}
 # A dead letter is a record that a broker has accepted plus headers, so it may be larger than the broker's usual limit.
 DEAD_LETTERS = {"max.message.bytes": "4000000"}
 
@@ -57,6 +58,9 @@ def topics_of(pipeline: "Pipeline", app_id: str, partitions: int) -> tuple[Topic
         TopicSpec(pipeline.training_log_topic, 1, UNCLEANED, as_events=False, about="the training log"),
         TopicSpec(pipeline.drift_topic, 1, as_events=False, about="drift events"),
         TopicSpec(pipeline.snapshots_topic, 1, COMPACTED, as_events=False, about="snapshots of the model"),
+        TopicSpec(pipeline.summaries_topic, 1, A_WEEK, as_events=False, about="what went through each partition"),
+        TopicSpec(pipeline.reports_topic, 1, A_WEEK, as_events=False, about="how the pipeline is"),
+        TopicSpec(pipeline.incidents_topic, 1, COMPACTED, as_events=False, about="what somebody should look at"),
         TopicSpec(f"{app_id}-profiles-changelog", partitions, COMPACTED, about="state of profiles"),
         TopicSpec(f"{app_id}-pending-changelog", partitions, COMPACTED, about="state of pending labels"),
         TopicSpec(f"{app_id}-monitors-changelog", 1, COMPACTED, as_events=False, about="state of monitors"),

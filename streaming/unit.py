@@ -57,6 +57,8 @@ class Unit:
 
     Attributes:
         progress: how far the agents have come, in their own terms; set by them, read back through `read_to`.
+        before_cut: called at the beginning of each cut, for what is only made then; set by the agents.
+        lag: records of each source topic not done yet, as of when the engine last asked.
 
     Life: opened by recovery, closed on revocation. Closed, it refuses records, so that a batch that is still
     in an agent's hands cannot write to a partition that somebody else owns by now.
@@ -74,6 +76,8 @@ class Unit:
         self.state = state
         self.open = True
         self.progress: Any = None
+        self.before_cut: Callable[[], None] | None = None
+        self.lag: dict[str, int] = {}
         self._asked: dict[TopicPartition, list[tuple[int, Any]]] = {tp: [] for tp in offsets}
         self._read_to: dict[TopicPartition, Any] = {}
         self._immediate: list[tuple[TopicPartition, Output]] = []
@@ -150,6 +154,8 @@ class Unit:
         Records are marked one by one with no await between a record's effects and its mark, so whatever is
         in memory now belongs exactly to the records before the marks.
         """
+        if self.before_cut is not None:
+            self.before_cut()
         outputs: dict[TopicPartition, Sequence[Output]] = dict(self._outputs)
         self._outputs = {}
         for part in self.state.values():

@@ -1,0 +1,105 @@
+"""Watch, survey and incidents to reports: the log's owner says every few seconds how the pipeline is."""
+
+import time
+
+import msgspec
+
+from agents.loop import Loop
+from agents.watch import monitor
+from learning.incidents import Incidents
+from learning.reports import Alarm, Incident, Report
+from learning.survey import Survey
+from learning.watch import Watch
+from streaming.unit import Unit
+from tables import monitors
+
+EVERY = 2.0  # seconds between two reports
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Reporter:
+    """Reports of the unit of the training log, as long as this worker owns it."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._at = 0.0
+        self._told: tuple[int, int, int] | None = None
+
+    def consider(self, unit: Unit) -> None:
+        """Write a report if something has changed and it is time; the engine calls it now and then."""
+        state = unit.state[monitors.NAME]
+        now = time.monotonic()
+        if now - self._at < EVERY or not (state.keys() & {monitors.WATCH, monitors.SURVEY}):
+            return
+        self._at = now
+        loop = self._loop
+        watch, survey = monitor(loop, unit, monitors.WATCH, Watch), monitor(loop, unit, monitors.SURVEY, Survey)
+        incidents = monitor(loop, unit, monitors.INCIDENTS, Incidents)
+        changed = incidents.look(survey.until_ms, wall_ms())
+        for incident in changed:
+            self.publish(unit, incident)
+        told = (watch.offset, survey.offset, len(incidents.alarms))
+        if told == self._told and not changed:
+            return
+        self._told = told
+        report = made(loop, watch, survey, incidents)
+        incidents.sample(report)
+        state[monitors.INCIDENTS] = incidents
+        unit.emit(loop.pipeline.reports_topic, 0, loop.pipeline.name.encode(), _encode(report))
+        self._measure(report, watch)
+
+    def raised(self, unit: Unit, alarm: Alarm) -> None:
+        """Make an alarm part of an incident, and tell of it."""
+        loop = self._loop
+        loop.metrics.count("alarms_total", kind=alarm.kind)
+        incidents = monitor(loop, unit, monitors.INCIDENTS, Incidents)
+        for incident in incidents.raised(alarm):
+            self.publish(unit, incident)
+        unit.state[monitors.NAME][monitors.INCIDENTS] = incidents
+
+    def publish(self, unit: Unit, incident: Incident) -> None:
+        """Write an incident's record."""
+        unit.emit(self._loop.pipeline.incidents_topic, 0, incident.id.encode(), _encode(incident))
+
+    def _measure(self, report: Report, watch: Watch) -> None:
+        metrics = self._loop.metrics
+        for name, value in watch.report().items():
+            metrics.gauge("quality", value, metric=name)
+        for field in report.fields:
+            for statistic, value in (("psi", field.psi), ("ks", field.ks), ("missing", field.missing)):
+                metrics.gauge("input", value, field=f"{field.kind}:{field.name}", statistic=statistic)
+        for signal, value in report.drift.items():
+            metrics.gauge("drift", value, signal=signal)
+        metrics.gauge("label_coverage", report.coverage)
+        metrics.gauge("incidents_open", len(report.incidents))
+
+
+def made(loop: Loop, watch: Watch, survey: Survey, incidents: Incidents) -> Report:
+    """The report, as of now."""
+    now = wall_ms()
+    health = survey.health(now)
+    return watch.fill(
+        Report(
+            pipeline=loop.pipeline.name,
+            wall_ms=now,
+            time_ms=survey.until_ms,
+            version=loop.learner.version,
+            coverage=survey.coverage(watch.labelled()),
+            fields=survey.fields(),
+            drift=survey.drift(),
+            budget=survey.budget,
+            alarms=list(incidents.alarms),
+            incidents=incidents.open_ids(),
+            events_per_second=health.events_per_second,
+            lag=health.lag,
+            model_lag=health.model_lag,
+            dead_letters=health.dead_letters,
+            units=health.units,
+        )
+    )
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,33 @@
+"""The units' summaries to drift of the data: the log's owner adds them up, and raises alarms before labels come."""
+
+from typing import Any
+
+import msgspec
+from aiokafka import ConsumerRecord
+
+from agents.loop import Loop
+from agents.watch import monitor
+from learning.intake import Invalid
+from learning.reports import Summary
+from learning.survey import Survey
+from streaming.unit import Unit
+from tables import monitors
+
+_decode = msgspec.json.Decoder(Summary).decode
+
+
+def register(loop: Loop) -> None:
+    """Run on the summaries."""
+    loop.run_on(loop.pipeline.summaries_topic, "survey", step)
+
+
+def step(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]") -> None:
+    """One summary. Raises Invalid for a record that is none."""
+    try:
+        summary = _decode(record.value or b"")
+    except msgspec.DecodeError as exc:
+        raise Invalid(reason="malformed", message=f"no summary of a unit: {exc}") from exc
+    survey = monitor(loop, unit, monitors.SURVEY, Survey)
+    for alarm in survey.add(record.offset, summary):
+        loop.raised(unit, alarm)
+    unit.state[monitors.NAME][monitors.SURVEY] = survey

@@ -1,0 +1,194 @@
+"""Alarms to incidents: what belongs together is one, with the likely cause named by rule.
+
+The owner of the training log keeps it. An incident is open while alarms come, and closed when none has come for a week of
+event time or a day by the clock. Its record is written again whenever it changes; `headwater incident` makes a draft of it.
+"""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from learning.reports import Alarm, Cause, Incident, Measures, Report
+
+if TYPE_CHECKING:
+    from pipelines.definition import Pipeline
+
+QUIET_MS = 7 * 86_400_000
+"""An incident is over when no alarm has come for so long, in event time."""
+QUIET_WALL_MS = 86_400_000
+"""Or for so long by the clock, where no event comes."""
+KEPT_ALARMS = 20
+KEPT_SAMPLES = 400
+KEPT_EVENTS = 50
+LAYOUT = 1
+
+# The first rule whose signal has an alarm names the cause: what comes first in the pipeline explains what comes after.
+RULES: tuple[tuple[Cause, tuple[str, ...], str], ...] = (
+    (
+        "pipeline",
+        ("pipeline",),
+        "records wait, or workers restart, so that features, predictions and lessons are late; look there before the"
+        " model",
+    ),
+    ("labels", ("labels",), "outcomes come late or not at all, so that quality is measured on part of the predictions"),
+    (
+        "data",
+        ("data", "feature"),
+        "the inputs are not as they were, which was seen without labels; a producer has changed, or the world",
+    ),
+    (
+        "model",
+        ("loss", "quality"),
+        "predictions have become worse while the inputs are as they were: outcomes follow from them in another way",
+    ),
+    ("unknown", ("prediction",), "the predictions are not as they were while no single input is: inputs together, or"
+     " the model itself"),
+)
+
+
+class State(msgspec.Struct):
+    """All that is remembered; plain data.
+
+    Attributes:
+        layout: of this state.
+        open: the open incident, if there is one.
+        alarms: the last ones.
+        samples: measures as they were at event times, oldest first, closer together the newer they are.
+        events: what was done to the pipeline, with its event time: control records, restarts.
+    """
+
+    layout: int = LAYOUT
+    open: Incident | None = None
+    alarms: list[Alarm] = []
+    samples: list[tuple[int, Measures]] = []
+    events: list[tuple[int, str]] = []
+
+
+class Incidents:
+    """The incidents of one pipeline.
+
+    Attributes:
+        alarms: the last twenty, newest last.
+    """
+
+    def __init__(self, pipeline: "Pipeline") -> None:
+        self._name = pipeline.name
+        self._state = State()
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The last alarms, newest last."""
+        return self._state.alarms
+
+    def open_ids(self) -> list[str]:
+        """Ids of the open incidents."""
+        return [] if self._state.open is None else [self._state.open.id]
+
+    def happened(self, time_ms: int, what: str) -> None:
+        """Remember something that was done to the pipeline, as a sentence."""
+        self._state.events = [*self._state.events, (time_ms, what)][-KEPT_EVENTS:]
+
+    def sample(self, report: Report) -> None:
+        """Remember how things are, to tell before from after."""
+        samples = self._state.samples
+        if samples and report.time_ms <= samples[-1][0]:
+            return
+        samples.append((report.time_ms, measures_of(report)))
+        if len(samples) > KEPT_SAMPLES:  # of the older half every second one goes
+            half = len(samples) // 2
+            self._state.samples = [*samples[:half:2], *samples[half:]]
+
+    def raised(self, alarm: Alarm, *, since_ms: int | None = None) -> list[Incident]:
+        """Take an alarm; the incidents that it changes. One that was taken before changes nothing.
+
+        Args:
+            alarm: the alarm.
+            since_ms: event time since when its signal is likely to have changed; its own where it is not known.
+        """
+        state = self._state
+        if any(known.id == alarm.id for known in state.alarms):
+            return []
+        state.alarms = [*state.alarms, alarm][-KEPT_ALARMS:]
+        changed = self.look(alarm.time_ms, alarm.wall_ms)
+        since = alarm.time_ms if since_ms is None else since_ms
+        incident = state.open or Incident(
+            alarm.id, self._name, "open", alarm.time_ms, alarm.wall_ms, since, "unknown", "", []
+        )
+        state.open = self._told(msgspec.structs.replace(incident, alarms=[*incident.alarms, alarm][-100:]))
+        return [*changed, state.open]
+
+    def look(self, time_ms: int, wall_ms: int) -> list[Incident]:
+        """Close what is over by now; the incidents that it changes."""
+        incident = self._state.open
+        if incident is None:
+            return []
+        last = incident.alarms[-1]
+        if time_ms - last.time_ms < QUIET_MS and wall_ms - last.wall_ms < QUIET_WALL_MS:
+            return []
+        self._state.open = None
+        return [msgspec.structs.replace(self._told(incident), state="closed", closed_wall_ms=wall_ms)]
+
+    def dump(self) -> bytes:
+        """Its whole state; `load` continues from it."""
+        return msgspec.msgpack.encode(self._state)
+
+    @classmethod
+    def load(cls, pipeline: "Pipeline", data: bytes) -> "Incidents":
+        """The incidents that `dump` was asked of. Raises `ValueError` for anything else."""
+        incidents = cls(pipeline)
+        try:
+            incidents._state = msgspec.msgpack.decode(data, type=State)
+        except msgspec.DecodeError as error:
+            message = f"the state of incidents cannot be read: {error}"
+            raise ValueError(message) from error
+        if incidents._state.layout != LAYOUT:
+            message = f"got incidents of layout {incidents._state.layout}, expected {LAYOUT}"
+            raise ValueError(message)
+        return incidents
+
+    def _told(self, incident: Incident) -> Incident:
+        """With cause, measures and events as they are known now."""
+        cause, why = cause_of(incident.alarms)
+        samples, since = self._state.samples, incident.since_ms
+        before = [measures for time_ms, measures in samples if time_ms < since]
+        after = [measures for time_ms, measures in samples if time_ms >= since]
+        near = [what for time_ms, what in self._state.events if abs(time_ms - incident.opened_ms) <= QUIET_MS]
+        return msgspec.structs.replace(
+            incident,
+            cause=cause,
+            why=why,
+            before=before[-1] if before else {},
+            after=after[-1] if after else {},
+            events=near,
+        )
+
+
+def cause_of(alarms: list[Alarm]) -> tuple[Cause, str]:
+    """Where to look first, and the rule that says so.
+
+    >>> drift = Alarm("a", "feature", "feature:x", "d", 0, 0, 0, 0, 1.0, 1.0, "x is not as it was")
+    >>> cause_of([drift])[0]
+    'data'
+    >>> cause_of([msgspec.structs.replace(drift, kind="loss"), drift])[0]
+    'data'
+    """
+    kinds = {alarm.kind for alarm in alarms}
+    for cause, explained, why in RULES:
+        if kinds.intersection(explained):
+            return cause, why
+    return "unknown", "no rule knows these alarms"
+
+
+def measures_of(report: Report) -> Measures:
+    """What before and after are compared by: rolling quality, coverage, delay, and the report's other single numbers."""
+    rolling = {f"rolling_{name}": value for name, value in report.quality.get("rolling", {}).items()}
+    single = {
+        "coverage": report.coverage,
+        "calibration_error": report.calibration_error,
+        "events_per_second": report.events_per_second,
+        "lag": float(sum(report.lag.values())),
+        "model_lag": float(report.model_lag),
+        "dead_letters": sum(report.dead_letters.values()),
+    }
+    delays = {f"label_delay_{name}": value for name, value in report.label_delay.items() if not name.startswith("total")}
+    return rolling | single | delays
