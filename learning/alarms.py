@@ -2,9 +2,9 @@
 
 Each window of events gives each signal some statistics; each is told against how the same statistic has varied so far,
 as an e-value: a bet that pays nothing on average while all is as before. Shiryaev and Roberts' sum of these bets,
-M <- (1 + M) e, is an e-detector (Shin, Ramdas, Rinaldo, "E-detectors", 2023): stopped at A or more, it runs for A windows
-or more on average before a false alarm. So does the mean of many of them, however they depend on each other, and that is
-why a hundred features need no correction. docs/decisions/0014-alarms.md says what was tried beside it.
+M <- (1 + M) e, is an e-detector (Shin, Ramdas, Rinaldo, "E-detectors", 2023): stopped at A or more, it runs for A
+windows or more on average before a false alarm. So does the mean of many of them, however they depend on each other,
+and that is why a hundred features need no correction. docs/decisions/0014-alarms.md says what was tried beside it.
 """
 
 import math
@@ -19,20 +19,22 @@ LONGEST = 60
 HELD_BACK = 3
 """Windows whose statistics wait before they count as usual, so that a shift is not taken for it at once."""
 PRIOR_DF = 8.0
-PRIOR_SD = 0.35
-"""Before there are windows: the logarithm of a distance between samples of one distribution varies about so much."""
+"""What is assumed of a statistic's variance weighs as much as so many windows and one."""
+DETECTOR = "Shiryaev-Roberts e-detector"
 
 
 class Usual(msgspec.Struct, array_like=True):
     """How a statistic varies while nothing happens: mean and variance of its last values, old ones fading.
 
     Attributes:
+        prior_sd: standard deviation that is assumed before there are windows.
         n: effective number of values.
         mean: of them.
         squares: sum of squared deviations from it.
         waiting: the newest values, which do not count yet.
     """
 
+    prior_sd: float
     n: float = 0.0
     mean: float = 0.0
     squares: float = 0.0
@@ -47,9 +49,14 @@ class Usual(msgspec.Struct, array_like=True):
     def sf(self, value: float) -> float:
         """Probability that the next value is as large or larger: Student's t, of the mean, with a prior variance."""
         df = PRIOR_DF + max(self.n - 1.0, 0.0)
-        variance = (PRIOR_DF * PRIOR_SD**2 + self.squares) / df
+        variance = (PRIOR_DF * self.prior_sd**2 + self.squares) / df
         scale = math.sqrt(variance * (1.0 + 1.0 / max(self.n, 1.0)))
         return student_sf((value - self.mean) / scale, round(df))
+
+    @property
+    def armed(self) -> bool:
+        """Whether enough has been seen to bet."""
+        return self.n >= LEAST
 
     def _count(self, value: float) -> None:
         if self.n >= LONGEST:
@@ -66,33 +73,43 @@ class Bet(msgspec.Struct, array_like=True):
 
     Attributes:
         usual: of each of its statistics.
-        value: M, how much the bets since the best place to begin have made.
-        e: the last e-value.
+        value: M, what bets that began at each window so far have made together.
     """
 
     usual: list[Usual]
     value: float = 0.0
-    e: float = 1.0
 
-    def take(self, statistics: Sequence[float]) -> float:
-        """One window's statistics, of which large values are suspicious. The new value of M."""
+    def take(self, statistics: Sequence[float | None]) -> float:
+        """One window's statistics, of which large values are suspicious; None where it has none. The new value of M."""
+        pairs = list(zip(self.usual, statistics, strict=True))
         if self.armed:
-            bets = [evidence(usual.sf(x), usual.n) for usual, x in zip(self.usual, statistics, strict=True)]
-            self.e = sum(bets) / len(bets)
-            self.value = (1.0 + self.value) * self.e
-        for usual, x in zip(self.usual, statistics, strict=True):
-            usual.take(x)
+            bets = [evidence(usual.sf(x), usual.n) if x is not None and usual.armed else 1.0 for usual, x in pairs]
+            self.value = (1.0 + self.value) * sum(bets) / len(bets)
+        for usual, x in pairs:
+            if x is not None:
+                usual.take(x)
         return self.value
 
     @property
     def armed(self) -> bool:
         """Whether enough has been seen to bet."""
-        return all(usual.n >= LEAST for usual in self.usual)
+        return any(usual.armed for usual in self.usual)
 
 
-def new_bet(statistics: int) -> Bet:
-    """A detector for so many statistics a window that has seen nothing."""
-    return Bet([Usual() for _ in range(statistics)])
+def new_bet(*prior_sds: float) -> Bet:
+    """A detector that has seen nothing, for statistics whose standard deviations are likely to be about these."""
+    return Bet([Usual(sd) for sd in prior_sds])
+
+
+def alarm_threshold(budget: float, window_days: float) -> float:
+    """What the mean of the detectors must reach, for so many false alarms a day at most; 2 at the least.
+
+    A window lasts `window_days` or longer. Data and labels have one half of the budget each.
+
+    >>> alarm_threshold(1 / 30, 1.0)
+    60.0
+    """
+    return max(2.0 / (budget * window_days), 2.0)
 
 
 def evidence(p: float, n: float) -> float:
@@ -102,7 +119,7 @@ def evidence(p: float, n: float) -> float:
     distribution that was seen a few times is a guess.
 
     >>> round(evidence(1.0, 10), 3), round(evidence(0.05, 10), 2), round(evidence(1e-9, 10), 1)
-    (0.5, 1.78, 39.1)
+    (0.5, 1.78, 39.7)
     """
     p = max(p, 1.0 / (20.0 * (n + 1.0) ** 2))
     if p > 0.999:

@@ -174,7 +174,8 @@ class Pulse(msgspec.Struct):
         total = sum(dead.values())
         share = total / records if records else 0.0
         if share < DEAD_SHARE / 2.0:
-            return self._over("dead_letters")
+            self._over("dead_letters")
+            return None
         if total < DEAD_LEAST or share < DEAD_SHARE or not self._newly("dead_letters"):
             return None
         reason = min(dead, key=lambda name: (-dead[name], name))
@@ -185,7 +186,8 @@ class Pulse(msgspec.Struct):
         waiting = lags[-1]
         limit = max(WAITING_S * self._rate(self.wall_ms), WAITING_LEAST)
         if waiting < limit / 2.0:
-            return self._over(signal)
+            self._over(signal)
+            return None
         before = [lag for span, lag in zip(self.spans, lags, strict=True) if span.start_ms <= self.wall_ms - GROWN_MS]
         if waiting < limit or not before or waiting < 1.2 * before[-1] or not self._newly(signal):
             return None

@@ -234,7 +234,11 @@ def grouped(now: Sketch | Categories, reference: Sketch | Categories) -> Pair:
     group[: seen[0]], group[seen[-1] + 1 :] = len(TAILS) + 1, len(TAILS) + 2
     wanted = np.unique(group)
     number = np.searchsorted(wanted, group)
-    return np.bincount(number, p), np.bincount(number, q)
+    return _summed(number, p), _summed(number, q)
+
+
+def _summed(group: npt.NDArray[np.int64], counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.bincount(group, weights=counts).astype(np.float64)
 
 
 def _counts(counts: Mapping[Any, int], names: list[Any]) -> npt.NDArray[np.float64]:
@@ -244,13 +248,16 @@ def _counts(counts: Mapping[Any, int], names: list[Any]) -> npt.NDArray[np.float
 def _bins(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
     magnitude = (values.view(np.int64) & _MAGNITUDE) >> _SHIFT
     number = np.maximum(magnitude - (_ZERO - 1), 0).astype(np.int32)
-    return np.where(values < 0.0, -number, number)
+    signed: npt.NDArray[np.int32] = np.where(values < 0.0, -number, number)
+    return signed
 
 
 def _collapsed(numbers: npt.NDArray[np.int32], level: int) -> npt.NDArray[np.int32]:
     if not level:
         return numbers
-    return np.sign(numbers) * (((np.abs(numbers) - 1) >> level) + 1)
+    # A bin m of level 0 is bin ((m - 1) >> level) + 1 of a higher one, which leaves zero where it is.
+    signed: npt.NDArray[np.int32] = np.sign(numbers) * (((np.abs(numbers) - 1) >> level) + 1)
+    return signed
 
 
 def _halved(bins: Mapping[int, int]) -> dict[int, int]:
@@ -298,7 +305,8 @@ def _full(columns: npt.NDArray[np.float64]) -> list[Sketch]:
 
 def _distinct(rows: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     """How many different numbers each sorted row has."""
-    return 1 + (rows[:, 1:] != rows[:, :-1]).sum(axis=1)
+    changes: npt.NDArray[np.int64] = (rows[:, 1:] != rows[:, :-1]).sum(axis=1)
+    return changes + 1
 
 
 def _with_missing(sketch: Sketch, missing: int) -> Sketch:

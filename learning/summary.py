@@ -12,6 +12,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from learning.records import Prediction, Value
 from learning.reports import Summary
@@ -76,7 +77,7 @@ class Collector:
         self._predictions: list[Prediction] = []
         self._events: list[Any] = []
         self._day = -1
-        self._parts: list[dict[str, Any]] = []
+        self._parts: list[Summary] = []
         self._labels: Counter[str] = Counter()
         self._dead_letters: Counter[str] = Counter()
         self._duplicates = 0
@@ -88,8 +89,7 @@ class Collector:
         gathered = len(self._events)
         if gathered and (gathered >= MOST or (day > self._day and gathered >= FEW)):
             self._sum_up()
-        if day > self._day:
-            self._day = day
+        self._day = max(self._day, day)
         self._predictions.append(prediction)
         self._events.append(event)
         if late:
@@ -122,18 +122,17 @@ class Collector:
             self._sum_up()
         counted = self._labels or self._dead_letters or self._duplicates or self._opened
         if not self._parts and (counted or any(lag.values()) or model_lag):
-            self._parts.append({})
-        now = {"lag": lag, "model_lag": model_lag}
-        made = [Summary(self.partition, self.worker, wall_ms, **part, **now) for part in self._parts[:-1]]
-        if self._parts:
-            rest = {
-                "labels": dict(self._labels),
-                "dead_letters": dict(self._dead_letters),
-                "duplicates": self._duplicates,
-                "late": self._late,
-                "opened": self._opened,
-            }
-            made.append(Summary(self.partition, self.worker, wall_ms, **self._parts[-1], **now, **rest))
+            self._parts.append(Summary(self.partition, self.worker, wall_ms))
+        made = [replace(part, wall_ms=wall_ms, lag=lag, model_lag=model_lag) for part in self._parts]
+        if made:
+            made[-1] = replace(
+                made[-1],
+                labels=dict(self._labels),
+                dead_letters=dict(self._dead_letters),
+                duplicates=self._duplicates,
+                late=self._late,
+                opened=self._opened,
+            )
             self._opened = False
         self._parts = []
         self._labels, self._dead_letters = Counter(), Counter()
@@ -153,17 +152,20 @@ class Collector:
         made = sketches(np.array(columns).T)
         width = self._width
         self._parts.append(
-            {
-                "events": len(events),
-                "since_ms": int(times.min()),
-                "until_ms": int(times.max()),
-                "version": max(prediction.version for prediction in predictions),
-                "cohorts": dict(zip(tiles.tolist(), counts.tolist(), strict=True)),
-                "features": made[:width],
-                "prediction": made[width],
-                "numbers": dict(zip((name for name, _ in self._numbers), made[width + 1 :], strict=True)),
-                "categories": {name: categories(map(get, events)) for name, get in self._categories},
-            }
+            Summary(
+                self.partition,
+                self.worker,
+                0,
+                events=len(events),
+                since_ms=int(times.min()),
+                until_ms=int(times.max()),
+                version=max(prediction.version for prediction in predictions),
+                cohorts=dict(zip(tiles.tolist(), counts.tolist(), strict=True)),
+                features=made[:width],
+                prediction=made[width],
+                numbers=dict(zip((name for name, _ in self._numbers), made[width + 1 :], strict=True)),
+                categories={name: categories(map(get, events)) for name, get in self._categories},
+            )
         )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from learning.alarms import Bet, new_bet
+from learning.alarms import DETECTOR, LEAST, Bet, alarm_threshold, new_bet
 from learning.health import Health, Pulse, Trouble
 from learning.reports import Alarm, AlarmKind, Categories, FieldReport, Measures, Sketch, Summary
 from learning.sketch import add, add_categories, ks, mean, psi, share_outside
@@ -33,10 +33,10 @@ OPEN_TILES = 3
 """Days that are kept open for partitions that are behind."""
 HORIZONS = 4
 """Cohorts of predictions are counted for this many horizons."""
-BURST = 7
-"""Windows after an alarm within which others belong to it: what follows from a change is no second one.
-
-As long as a new reference takes, so that a week that a change spreads over is one alarm."""
+BURST = REFERENCE + LEAST
+"""Windows after an alarm within which others belong to it: until what it was about is watched again."""
+PRIOR_SD = 0.35
+"""The logarithm of a distance between samples of one distribution varies about so much."""
 MOST_OLD = 2
 """Earlier references that a signal remembers, so that a regime which returns is known."""
 LAYOUT = 1
@@ -179,9 +179,9 @@ class Survey:
         fields = Fields(pipeline)
         self._fields = [f"field:{name}" for name in (*fields.numbers, *fields.categories)]
         self.budget = budget
-        self.threshold = max(DAY_MS / (budget * cycle_ms), 2.0)
+        self.threshold = alarm_threshold(budget, cycle_ms / DAY_MS)
         names = [*self._features, "prediction", *self._fields]
-        self._state = State(LAYOUT, pipeline.feature_set.schema, {name: Signal(_regime(name)) for name in names})
+        self._state = State(LAYOUT, pipeline.feature_set.schema, {name: Signal(Regime(_new_bet())) for name in names})
 
     @property
     def offset(self) -> int:
@@ -345,13 +345,12 @@ class Survey:
             return []
         kind: AlarmKind = "feature" if first in self._features else "prediction" if first == "prediction" else "data"
         value, threshold = round(total, 3), self.threshold
-        detector = "Shiryaev-Roberts e-detector"
         return [
             Alarm(
                 f"{first}-{place.offset}",
                 kind,
                 first,
-                detector,
+                DETECTOR,
                 window.until_ms,
                 place.wall_ms,
                 place.version,
@@ -369,7 +368,7 @@ class Survey:
         signal.old = [regime for regime in (*signal.old, left) if regime is not known][-MOST_OLD:]
         signal.standing = BURST
         if known is None:
-            known = Regime(new_bet(len(left.bet.usual)))
+            known = Regime(_new_bet())
             known.take(held, since_ms)
             signal.standing = REFERENCE
         signal.now = known
@@ -414,8 +413,8 @@ def _angle(held: Held) -> float:
     return math.asin(math.sqrt(held.missing / max(held.n + held.missing, 1)))
 
 
-def _regime(name: str) -> Regime:
-    return Regime(new_bet(3 if name != "prediction" else 3))
+def _new_bet() -> Bet:
+    return new_bet(PRIOR_SD, PRIOR_SD, PRIOR_SD)
 
 
 def _value(signal: Signal) -> float:

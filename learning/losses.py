@@ -1,0 +1,185 @@
+"""What the training log says against the model: losses that grow, labels that come later than they did.
+
+One owner of the log calls it, record by record. The windows and the bets are those of `learning.alarms`; a window ends
+with a day of label time, when it has enough examples. Only what gets worse is an alarm.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from learning.alarms import DETECTOR, Bet, alarm_threshold, new_bet
+from learning.quality import loss_of
+from learning.records import Example, LogRecord
+from learning.reports import Alarm, Measures
+from learning.summary import DAY_MS
+from learning.survey import BUDGET, LEAST_EVENTS
+
+if TYPE_CHECKING:
+    from pipelines.definition import Pipeline
+
+LEAST_OF_A_KIND = 10
+"""Examples of one outcome that a window must have, or it says nothing about these."""
+LOSS_SD, DELAY_SD = 0.3, 0.2
+"""How much the logarithms of a window's mean loss and median delay are assumed to vary before there are windows."""
+SMALLEST = 1e-6
+LAYOUT = 1
+
+
+class _Window(msgspec.Struct, array_like=True):
+    """Sums over the examples so far: all, those that came True, those that came False; and label delays in seconds."""
+
+    day: int = -1
+    counts: list[int] = msgspec.field(default_factory=lambda: [0, 0, 0])
+    losses: list[float] = msgspec.field(default_factory=lambda: [0.0, 0.0, 0.0])
+    delays: list[float] = []
+
+
+class _State(msgspec.Struct):
+    layout: int
+    schema: str
+    bets: dict[str, Bet]
+    offset: int = -1
+    examples: int = 0
+    window: _Window = msgspec.field(default_factory=_Window)
+
+
+class LossAlarm:
+    """Watches the loss, and the delay of labels, of one pipeline.
+
+    Args:
+        pipeline: the pipeline.
+        budget: false alarms a day of label time that all alarms of the pipeline are held to.
+        cycle_ms: length of the cycle that the data follow, a day as a rule.
+
+    Attributes:
+        threshold: an alarm is raised when the mean of both detectors reaches it.
+    """
+
+    def __init__(self, pipeline: "Pipeline", *, budget: float = BUDGET, cycle_ms: int = DAY_MS) -> None:
+        self._task = pipeline.task
+        self._cycle = cycle_ms
+        self._first = pipeline.baseline_examples
+        self.threshold = alarm_threshold(budget, cycle_ms / DAY_MS)
+        self._state = _State(LAYOUT, pipeline.feature_set.schema, {name: _new_bet(name) for name in _SIGNALS})
+
+    @property
+    def offset(self) -> int:
+        """Offset of the last record; -1 before the first."""
+        return self._state.offset
+
+    def observe(self, offset: int, record: LogRecord, wall_ms: int) -> Alarm | None:
+        """Take the record at this offset of the log; one at or before the last is passed over.
+
+        The alarm that it raises, if any: none in the pipeline's first `baseline_examples`. Corrections are second
+        outcomes and count no more here than in the watch.
+
+        Args:
+            offset: the record's.
+            record: what stands there.
+            wall_ms: when it was written, for the alarm.
+        """
+        state = self._state
+        if offset <= state.offset:
+            return None
+        state.offset = offset
+        if not isinstance(record, Example) or record.source == "correction" or record.schema != state.schema:
+            return None
+        state.examples += 1
+        if state.examples <= self._first:
+            return None  # a model that has just begun gets worse and better for no other reason
+        day = record.label_time_ms // self._cycle
+        alarm = None
+        if day > state.window.day and state.window.counts[0] >= LEAST_EVENTS:
+            window, state.window = state.window, _Window(day)
+            alarm = self._judge(window, offset, record, wall_ms)
+        state.window.day = max(state.window.day, day)
+        self._count(record)
+        return alarm
+
+    def drift(self) -> Measures:
+        """For "loss" and "label_delay", how much of the threshold each has reached by itself."""
+        bets = self._state.bets
+        return {name: bet.value / (self.threshold * len(bets)) for name, bet in bets.items()}
+
+    def dump(self) -> bytes:
+        """Its whole state; `load` continues from it."""
+        return msgspec.msgpack.encode(self._state)
+
+    @classmethod
+    def load(cls, pipeline: "Pipeline", data: bytes, *, budget: float = BUDGET, cycle_ms: int = DAY_MS) -> "LossAlarm":
+        """What `dump` was asked of. Raises `ValueError` if it is none, or another pipeline's."""
+        made = cls(pipeline, budget=budget, cycle_ms=cycle_ms)
+        try:
+            state = msgspec.msgpack.decode(data, type=_State)
+        except msgspec.DecodeError as error:
+            message = f"the state of the loss alarm cannot be read: {error}; it starts anew"
+            raise ValueError(message) from error
+        if (state.layout, state.schema) != (LAYOUT, made._state.schema):
+            message = (
+                f"got a loss alarm of layout {state.layout} and features {state.schema}, expected layout {LAYOUT} and"
+                f" {made._state.schema}; it starts anew"
+            )
+            raise ValueError(message)
+        made._state = state
+        return made
+
+    def _count(self, example: Example) -> None:
+        window = self._state.window
+        loss = loss_of(self._task, example.prediction, example.outcome)
+        kinds = (0,) if not isinstance(example.outcome, bool) else (0, 1 if example.outcome else 2)
+        for kind in kinds:
+            window.counts[kind] += 1
+            window.losses[kind] += loss
+        if example.source == "label" and len(window.delays) < LEAST_EVENTS:
+            window.delays.append((example.label_time_ms - example.time_ms) / 1000.0)
+
+    def _judge(self, window: _Window, offset: int, record: Example, wall_ms: int) -> Alarm | None:
+        state = self._state
+        now = _measures(window)
+        names = {"loss": ("loss", "loss of True", "loss of False"), "label_delay": ("label delay",)}
+        for signal, bet in state.bets.items():
+            bet.take([None if name not in now else math.log(now[name] + SMALLEST) for name in names[signal]])
+        total = sum(bet.value for bet in state.bets.values()) / len(state.bets)
+        if total < self.threshold:
+            return None
+        first = max(state.bets, key=lambda name: state.bets[name].value)
+        usual = dict(zip(names[first], state.bets[first].usual, strict=True))
+        told = [f"{name} {now[name]:.4g} instead of {math.exp(usual[name].mean):.4g}" for name in usual if name in now]
+        unit = " seconds (median)" if first == "label_delay" else " (means)"
+        for name, bet in state.bets.items():
+            if name == first or bet.value >= self.threshold:
+                state.bets[name] = _new_bet(name)
+        return Alarm(
+            id=f"{first}-{offset}",
+            kind="loss" if first == "loss" else "labels",
+            signal=first,
+            detector=DETECTOR,
+            time_ms=record.label_time_ms,
+            wall_ms=wall_ms,
+            version=record.version,
+            offset=offset,
+            value=round(total, 3),
+            threshold=self.threshold,
+            text=f"{first.replace('_', ' ')} grew: {', '.join(told)}{unit}",
+        )
+
+
+_SIGNALS = ("loss", "label_delay")
+
+
+def _new_bet(signal: str) -> Bet:
+    return new_bet(LOSS_SD, LOSS_SD, LOSS_SD) if signal == "loss" else new_bet(DELAY_SD)
+
+
+def _measures(window: _Window) -> dict[str, float]:
+    """Mean losses of a window, where there are enough, and the median delay of its labels in seconds."""
+    measures = {
+        name: loss / n
+        for name, n, loss in zip(("loss", "loss of True", "loss of False"), window.counts, window.losses, strict=True)
+        if n >= LEAST_OF_A_KIND
+    }
+    if len(window.delays) >= LEAST_OF_A_KIND:
+        measures["label delay"] = sorted(window.delays)[len(window.delays) // 2]
+    return measures
