@@ -6,18 +6,40 @@ known and by the version that made it, so nothing is ever scored by a model that
 
 import pickle
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from river import base
 
-from learning import pickles
-from learning.quality import Report, Tally, is_wrong, loss_of, measure
+from learning import pickles, reports
+from learning.baselines import BASELINES, Baselines
+from learning.delays import Delays, exact_quantiles
+from learning.quality import COARSE, Curve, Point, Report, Tally, is_wrong, loss_of, measured, point_of
 from learning.records import DriftEvent, Example, Outcome, Value
+from learning.windows import Cohorts, SpanTally
 
 if TYPE_CHECKING:
     from pipelines.definition import Monitor, Pipeline
 
-_LAYOUT = 1
+_LAYOUT = 2
+
+# What the measures are over, by the prefix of their names; docs/metrics.md is made from it.
+OVER = {
+    "": "all examples so far",
+    "rolling_": "the last examples, as many as the pipeline's `window`",
+    "recent_": "those whose event lies in the last `span` of the pipeline, by event time",
+    "mature_": "those whose event is older than the horizon, so that slow labels are there too",
+    "frozen_": "what the frozen copy says, of all examples since there is one",
+    "online_since_frozen_": "the same examples as `frozen_`, by the model that keeps learning",
+    "base_rate_": "all examples, by a predictor that says how often each outcome has come, or the mean",
+    "last_label_": "all examples, by one that says what came last, as a probability as far as outcomes persist",
+    "rolling_base_rate_": "the last examples, by the first of these",
+    "rolling_last_label_": "by the second",
+}
+
+# Outcome, points of the model and of each baseline, and how long the label took, in ms; None where none came.
+_Recent = tuple[Outcome, tuple[Point, ...], int | None]
 
 
 class _Monitored:
@@ -59,13 +81,21 @@ class Watch:
 
     Attributes:
         offset: offset of the last record observed; -1 before the first.
+        label_ms: the latest label time observed; 0 before the first.
     """
 
     def __init__(self, pipeline: "Pipeline") -> None:
         self._pipeline = pipeline
         self.offset = -1
-        self._total, self._frozen, self._since = (Tally(pipeline.task, pipeline.threshold) for _ in range(3))
-        self._recent: deque[tuple[Value, Outcome]] = deque(maxlen=pipeline.window)
+        self.label_ms = 0
+        make = partial(Tally, pipeline.task, pipeline.threshold)
+        self._total, self._frozen, self._since = make(), make(), make()
+        self._baselines = Baselines(pipeline.task)
+        self._beside = {name: make(COARSE) for name in BASELINES}
+        self._recent: deque[_Recent] = deque(maxlen=pipeline.window)
+        self._span = SpanTally(partial(make, COARSE), pipeline.span_ms)
+        self._cohorts = Cohorts(partial(make, COARSE), pipeline.horizon_ms)
+        self._delays = Delays()
         self._monitored = [_Monitored(pipeline, monitor) for monitor in pipeline.drift]
 
     def observe(self, offset: int, record: Example, learner_frozen_prediction: Value | None) -> list[DriftEvent]:
@@ -79,37 +109,99 @@ class Watch:
         self.offset = offset
         if record.source == "correction" or record.schema != self._pipeline.feature_set.schema:
             return []
-        self._total.add(record.prediction, record.outcome)
-        self._recent.append((record.prediction, record.outcome))
+        self._score(record)
         if learner_frozen_prediction is not None:
             self._frozen.add(learner_frozen_prediction, record.outcome)
             self._since.add(record.prediction, record.outcome)
         fed = ((monitored, monitored.feed(record)) for monitored in self._monitored)
         return [self._event(m, value, offset, record) for m, value in fed if value is not None]
 
-    def report(self) -> Report:
-        """Every measure that is defined by now: all so far, `rolling_`, `frozen_` and `online_since_frozen_`.
+    def _score(self, record: Example) -> None:
+        outcome, time_ms, label_ms = record.outcome, record.time_ms, record.label_time_ms
+        labelled = record.source != "expiry"
+        self.label_ms = max(self.label_ms, label_ms)
+        point = point_of(record.prediction, outcome)
+        self._total.take(point, outcome)
+        self._span.take(time_ms, point, outcome)
+        self._cohorts.take(time_ms, label_ms, point, outcome, labelled=labelled)
+        baselines = self._baselines
+        base_rate = point_of(baselines.base_rate(), outcome)
+        last_label = point_of(baselines.last_label(), outcome)
+        self._beside["base_rate"].take(base_rate, outcome)
+        self._beside["last_label"].take(last_label, outcome)
+        baselines.learn(outcome)
+        if labelled:
+            self._delays.add(label_ms - time_ms)
+        self._recent.append((outcome, (point, base_rate, last_label), label_ms - time_ms if labelled else None))
 
-        The last two are over the same examples: those resolved since there is a frozen copy.
-        """
-        pipeline = self._pipeline
-        beside = {
-            "rolling": measure(pipeline.task, pipeline.threshold, self._recent),
-            "frozen": self._frozen.report(),
-            "online_since_frozen": self._since.report(),
-        }
-        report = self._total.report()
-        for prefix, measures in beside.items():
-            report |= {f"{prefix}_{k}": v for k, v in measures.items() if k != "base_rate_log_loss"}
+    def report(self) -> Report:
+        """Every measure that is defined by now, by `OVER` and `learning.quality.MEASURES`."""
+        quality, baselines = self._quality(), self._of_baselines()
+        quality["online_since_frozen"] = quality.pop("since_frozen")
+        report = quality.pop("total")
+        for over, measures in (quality | baselines).items():
+            report |= {f"{over}_{name}": value for name, value in measures.items()}
         return report
+
+    def fill(self, report: reports.Report) -> reports.Report:
+        """The report, with what the log tells about quality in it."""
+        calibration = self._rolling(0)[1]
+        return msgspec.structs.replace(
+            report,
+            task=self._pipeline.task,
+            offset=self.offset,
+            label_ms=self.label_ms,
+            examples=self._total.n,
+            quality={over: measures for over, measures in self._quality().items() if measures},
+            baselines={over: measures for over, measures in self._of_baselines().items() if measures},
+            calibration=[reports.Bin(*bin_) for bin_ in calibration.bins()],
+            calibration_error=calibration.error() or 0.0,
+            label_delay=self._label_delay(),
+        )
+
+    def labelled(self) -> dict[int, int]:
+        """How many predictions got a label so far, by the start in ms of their cohort; see `Cohorts.labelled`."""
+        return self._cohorts.labelled()
+
+    def _quality(self) -> dict[str, Report]:
+        return {
+            "total": self._total.report(),
+            "rolling": self._rolling(0)[0],
+            "recent": self._span.tally().report(),
+            "mature": self._cohorts.mature.report(),
+            "frozen": self._frozen.report(),
+            "since_frozen": self._since.report(),
+        }
+
+    def _of_baselines(self) -> dict[str, Report]:
+        total = {name: tally.report() for name, tally in self._beside.items()}
+        return total | {f"rolling_{name}": self._rolling(i)[0] for i, name in enumerate(BASELINES, 1)}
+
+    def _rolling(self, who: int) -> tuple[Report, Curve]:
+        """Over the last examples, the model (0) or a baseline."""
+        points = [points[who] for _, points, _ in self._recent]
+        return measured(self._pipeline.task, self._pipeline.threshold, points, [o for o, _, _ in self._recent])
+
+    def _label_delay(self) -> Report:
+        rolling = exact_quantiles([delay for _, _, delay in self._recent if delay is not None])
+        return rolling | {f"total_{name}": value for name, value in self._delays.quantiles().items()}
+
+    def _tallies(self) -> list[Tally]:
+        return [self._total, self._frozen, self._since, *self._beside.values()]
 
     def dump(self) -> bytes:
         """Its whole state; `load` continues from it."""
         state = {
             "layout": _LAYOUT,
             "signals": self._signals(),
+            "settings": self._settings(),
             "offset": self.offset,
-            "tallies": [tally.state() for tally in (self._total, self._frozen, self._since)],
+            "label_ms": self.label_ms,
+            "tallies": [tally.state() for tally in self._tallies()],
+            "baselines": self._baselines.state(),
+            "span": self._span.state(),
+            "cohorts": self._cohorts.state(),
+            "delays": dict(self._delays.bins),
             "recent": list(self._recent),
             "detectors": [monitored.detector for monitored in self._monitored],
             "detections": [monitored.detections for monitored in self._monitored],
@@ -127,15 +219,36 @@ class Watch:
         if state["signals"] != watch._signals():
             message = f"got monitors {state['signals']}, the pipeline has {watch._signals()}; rebuild from the log"
             raise ValueError(message)
-        watch.offset = state["offset"]
-        for tally, saved in zip((watch._total, watch._frozen, watch._since), state["tallies"], strict=True):
+        if state["settings"] != watch._settings():
+            message = f"got settings {state['settings']}, the pipeline has {watch._settings()}; rebuild from the log"
+            raise ValueError(message)
+        watch._restore(state)
+        return watch
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.offset, self.label_ms = state["offset"], state["label_ms"]
+        for tally, saved in zip(self._tallies(), state["tallies"], strict=True):
             tally.restore(saved)
-        watch._recent.extend(state["recent"])
+        self._baselines.restore(state["baselines"])
+        self._span.restore(state["span"])
+        self._cohorts.restore(state["cohorts"])
+        self._delays.bins = dict(state["delays"])
+        self._recent.extend(state["recent"])
         for monitored, detector, detections in zip(
-            watch._monitored, state["detectors"], state["detections"], strict=True
+            self._monitored, state["detectors"], state["detections"], strict=True
         ):
             monitored.detector, monitored.detections = detector, detections
-        return watch
+
+    def _settings(self) -> dict[str, Any]:
+        """What the tallies depend on: with another of these, old numbers and new ones do not add up."""
+        pipeline = self._pipeline
+        return {
+            "task": pipeline.task,
+            "threshold": pipeline.threshold,
+            "horizon_ms": pipeline.horizon_ms,
+            "span_ms": pipeline.span_ms,
+            "frozen": [pipeline.baseline_examples, pipeline.frozen_at],
+        }
 
     def _signals(self) -> list[list[str]]:
         return [[m.signal, type(m.detector).__name__] for m in self._monitored]
