@@ -58,7 +58,8 @@ class Learner:
         model: the River model.
         version: offset of the last record applied, plus one.
         examples: how many examples it has learned.
-        frozen: the model as it was after the pipeline's first `baseline_examples` examples; None before that.
+        frozen: the model as it was after the pipeline's first `baseline_examples` examples, or at the version
+            `frozen_at` where the pipeline names one; None before that.
         frozen_version: the version since which that is the frozen copy: where it was frozen, or where a rollback to
             another one lies.
         turns: what the control records behind the version have changed, in the order of the log.
@@ -76,6 +77,7 @@ class Learner:
         self._names: tuple[str, ...] = tuple(pipeline.feature_set.names)
         self._schema: str = pipeline.feature_set.schema
         self._baseline: int = pipeline.baseline_examples
+        self._frozen_at: int | None = pipeline.frozen_at
         self._predict = _predictor(pipeline.task, self.model)
         self._task: str = pipeline.task
         self._unsupervised = pipeline.task == "anomaly"
@@ -147,10 +149,13 @@ class Learner:
             message = f"the rollback at offset {offset} cannot be applied without the model that it goes back to"
             raise ValueError(message)
         self.version = offset + 1
-        if isinstance(record, Control):
-            self._turn(offset, record)
-        elif isinstance(record, Example) and self.learning:
-            self._learn(record)
+        try:
+            if isinstance(record, Control):
+                self._turn(offset, record)
+            elif isinstance(record, Example) and self.learning:
+                self._learn(record)
+        finally:  # a record that the model cannot learn makes a version all the same
+            self._freeze_at_version()
 
     def rollback_to(self, offset: int, record: LogRecord) -> int | None:
         """The version that the record at this offset takes the model back to; None where it does no such thing."""
@@ -169,10 +174,12 @@ class Learner:
             then: the fold of the log at that version, to be used by nobody else.
         """
         self.model, self.examples = then.model, then.examples
-        if self.frozen_version > to:  # or else the frozen copy of then is the one of now
+        # The frozen copy of then is the one of now, or there was none yet; and a version names one model for ever.
+        if self.frozen_version > to and self._frozen_at is None:
             self._keep_frozen(then.frozen, offset + 1)
         self.turns = (*self.turns, Turn(offset, to, self.learning))
         self.version = offset + 1
+        self._freeze_at_version()
 
     def _turn(self, offset: int, control: Control) -> None:
         if control.action == "rollback":
@@ -199,7 +206,11 @@ class Learner:
         except Exception as exc:
             raise ModelError(traceback.format_exc()) from exc
         self.examples += 1
-        if self.examples == self._baseline:
+        if self.examples == self._baseline and self._frozen_at is None:
+            self._keep_frozen(copy_of(self.model), self.version)
+
+    def _freeze_at_version(self) -> None:
+        if self._frozen_at is not None and self.frozen is None and self.version >= self._frozen_at:
             self._keep_frozen(copy_of(self.model), self.version)
 
     def _keep_frozen(self, frozen: Any, since: int) -> None:

@@ -80,7 +80,9 @@ class Pipeline:
         drift: signals to watch.
         threshold: predictions from here on count as True in accuracy and F1.
         window: how many of the last predictions the rolling metrics are over.
+        span: how much of the latest event time the recent metrics are over.
         baseline_examples: the frozen copy that the model is compared with is what it was after that many examples.
+        frozen_at: or what it was at that version, as predictions and `headwater status` tell versions.
         source: gives the events and labels of a data set, merged in time order.
         description: one line about it.
 
@@ -89,6 +91,7 @@ class Pipeline:
         labels: how to read the labels.
         feature_set: the features, compiled.
         horizon_ms: the horizon in milliseconds.
+        span_ms: the span in milliseconds.
         task: what the model does: "binary", "multiclass", "regression" or "anomaly".
         predictions_topic: predictions are written to it.
         training_log_topic: what is learned.
@@ -114,7 +117,9 @@ class Pipeline:
         drift: Sequence[Monitor] = (),
         threshold: float = 0.5,
         window: int = 1000,
+        span: timedelta = timedelta(days=1),
         baseline_examples: int = 5000,
+        frozen_at: int | None = None,
         source: Source | None = None,
         description: str = "",
     ) -> None:
@@ -129,7 +134,7 @@ class Pipeline:
         self.dead_letters_topic = f"{name}.dead-letters"
         self._check_streams()
         self.horizon = horizon
-        self.horizon_ms = _checked_horizon(place, horizon)
+        self.horizon_ms = _checked_duration(place, "horizon", horizon)
         self.feature_set = _feature_set(place, features, self.events)
         self.model = model
         outcome = outcome_type(label)
@@ -147,7 +152,10 @@ class Pipeline:
         self.drift = tuple(self._checked_monitor(monitor) for monitor in _checked_list(place, "drift", drift))
         self.threshold = _checked_threshold(place, self.task, threshold)
         self.window = _checked_count(place, "window", window)
+        self.span = span
+        self.span_ms = _checked_duration(place, "span", span)
         self.baseline_examples = _checked_count(place, "baseline_examples", baseline_examples)
+        self.frozen_at = None if frozen_at is None else _checked_count(place, "frozen_at", frozen_at)
         if source is not None and not callable(source):
             message = (
                 f"{place}: got source {shown(type(source))}, expected a callable; pass the function, not its result"
@@ -260,11 +268,11 @@ def _checked_struct(place: str, role: str, struct: Any, base_: type[Message]) ->
     return struct
 
 
-def _checked_horizon(place: str, horizon: Any) -> int:
-    if not isinstance(horizon, timedelta) or horizon < timedelta(milliseconds=1):
-        message = f"{place}: got horizon {horizon!r}, expected a positive timedelta; write timedelta(days=2)"
+def _checked_duration(place: str, role: str, value: Any) -> int:
+    if not isinstance(value, timedelta) or value < timedelta(milliseconds=1):
+        message = f"{place}: got {role} {value!r}, expected a positive timedelta; write timedelta(days=2)"
         raise DefinitionError(message)
-    return horizon // timedelta(milliseconds=1)
+    return value // timedelta(milliseconds=1)
 
 
 def _checked_list(place: str, role: str, values: Any) -> Sequence[Any]:
