@@ -85,9 +85,10 @@ def point_of(value: Value, outcome: Outcome) -> Point:
     """
     if not isinstance(value, dict):
         return value
-    best = best_class(value)
-    top = 0.0 if best is None else value[best]
-    return value.get(str(outcome), 0.0), top, best == str(outcome), sum(p * p for p in value.values())
+    name = str(outcome)
+    of_outcome, top = value.get(name, 0.0), max(value.values(), default=0.0)
+    right = of_outcome == top and best_class(value) == name
+    return of_outcome, top, right, sum([p * p for p in value.values()])
 
 
 def exact_roc_auc(scores: npt.ArrayLike, outcomes: npt.ArrayLike) -> float | None:
@@ -262,7 +263,7 @@ class Tally:
 
     def take_all(self, points: Sequence[Point], outcomes: Sequence[Outcome]) -> None:
         """Take many, as `take` one by one does but for rounding, and faster."""
-        if self.task == "anomaly" or not points:
+        if self.task == "anomaly" or len(points) < _FEW:
             for point, outcome in zip(points, outcomes, strict=True):
                 self.take(point, outcome)
             return
@@ -362,6 +363,7 @@ class Tally:
         self.curve.n, self.curve.predicted, self.curve.observed = map(list, state["curve"])
 
 
+_FEW = 32  # up to there, one by one is faster
 _COUNTS = ("n", "loss", "squared", "error", "right", "hits", "misses", "alarms")
 
 

@@ -6,6 +6,7 @@ known and by the version that made it, so nothing is ever scored by a model that
 
 import pickle
 from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,11 @@ OVER = {
     "rolling_last_label_": "by the second",
 }
 
-# Outcome, points of the model and of each baseline, and how long the label took, in ms; None where none came.
-_Recent = tuple[Outcome, tuple[Point, ...], int | None]
+_BATCH = 256  # examples that are folded at once, since one by one costs several times as much
+
+# Outcome; points of the model and of each baseline; event time, label time; whether it came as a label; what the frozen
+# copy says. Plain tuples, which pickle well.
+_Scored = tuple[Outcome, tuple[Point, ...], int, int, bool, Point | None]
 
 
 class _Monitored:
@@ -76,6 +80,62 @@ class _Monitored:
         return loss_of(self._task, example.prediction, example.outcome)
 
 
+class _Quality:
+    """All that is counted of scored examples, in fixed memory.
+
+    Sums of floats depend on how they are grouped. So what is the same log must be folded in the same batches, wherever
+    between them a watch was saved or asked.
+    """
+
+    def __init__(self, pipeline: "Pipeline") -> None:
+        make = partial(Tally, pipeline.task, pipeline.threshold)
+        self.total, self.frozen, self.since = make(), make(), make()
+        self.beside = [make(COARSE) for _ in BASELINES]
+        self.span = SpanTally(partial(make, COARSE), pipeline.span_ms)
+        self.cohorts = Cohorts(partial(make, COARSE), pipeline.horizon_ms)
+        self.delays = Delays()
+
+    def fold(self, batch: Sequence[_Scored]) -> None:
+        """Count these."""
+        if not batch:
+            return
+        outcomes, points, times, label_times, labelled, frozen = map(list, zip(*batch, strict=True))
+        own, *beside = zip(*points, strict=True)
+        self.total.take_all(own, outcomes)
+        for tally, said in zip(self.beside, beside, strict=True):
+            tally.take_all(said, outcomes)
+        self.span.take_all(times, own, outcomes)
+        self.cohorts.take_all(times, label_times, labelled, own, outcomes)
+        self.delays.add_all(_delays(batch))
+        since = [i for i, point in enumerate(frozen) if point is not None]
+        self.frozen.take_all([frozen[i] for i in since], [outcomes[i] for i in since])
+        self.since.take_all([own[i] for i in since], [outcomes[i] for i in since])
+
+    def state(self) -> dict[str, Any]:
+        """Everything in it, in plain containers that are its own."""
+        return {
+            "tallies": [tally.state() for tally in self._tallies()],
+            "span": self.span.state(),
+            "cohorts": self.cohorts.state(),
+            "delays": dict(self.delays.bins),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` was taken from."""
+        for tally, saved in zip(self._tallies(), state["tallies"], strict=True):
+            tally.restore(saved)
+        self.span.restore(state["span"])
+        self.cohorts.restore(state["cohorts"])
+        self.delays.bins = dict(state["delays"])
+
+    def _tallies(self) -> list[Tally]:
+        return [self.total, self.frozen, self.since, *self.beside]
+
+
+def _delays(scored: Iterable[_Scored]) -> list[int]:
+    return [label_ms - time_ms for _, _, time_ms, label_ms, labelled, _ in scored if labelled]
+
+
 class Watch:
     """Quality and drift of one model.
 
@@ -88,14 +148,10 @@ class Watch:
         self._pipeline = pipeline
         self.offset = -1
         self.label_ms = 0
-        make = partial(Tally, pipeline.task, pipeline.threshold)
-        self._total, self._frozen, self._since = make(), make(), make()
+        self._quality = _Quality(pipeline)
+        self._batch: list[_Scored] = []  # not folded yet
+        self._recent: deque[_Scored] = deque(maxlen=pipeline.window)
         self._baselines = Baselines(pipeline.task)
-        self._beside = {name: make(COARSE) for name in BASELINES}
-        self._recent: deque[_Recent] = deque(maxlen=pipeline.window)
-        self._span = SpanTally(partial(make, COARSE), pipeline.span_ms)
-        self._cohorts = Cohorts(partial(make, COARSE), pipeline.horizon_ms)
-        self._delays = Delays()
         self._monitored = [_Monitored(pipeline, monitor) for monitor in pipeline.drift]
 
     def observe(self, offset: int, record: Example, learner_frozen_prediction: Value | None) -> list[DriftEvent]:
@@ -109,34 +165,38 @@ class Watch:
         self.offset = offset
         if record.source == "correction" or record.schema != self._pipeline.feature_set.schema:
             return []
-        self._score(record)
-        if learner_frozen_prediction is not None:
-            self._frozen.add(learner_frozen_prediction, record.outcome)
-            self._since.add(record.prediction, record.outcome)
+        self._score(record, learner_frozen_prediction)
         fed = ((monitored, monitored.feed(record)) for monitored in self._monitored)
         return [self._event(m, value, offset, record) for m, value in fed if value is not None]
 
-    def _score(self, record: Example) -> None:
-        outcome, time_ms, label_ms = record.outcome, record.time_ms, record.label_time_ms
-        labelled = record.source != "expiry"
-        self.label_ms = max(self.label_ms, label_ms)
-        point = point_of(record.prediction, outcome)
-        self._total.take(point, outcome)
-        self._span.take(time_ms, point, outcome)
-        self._cohorts.take(time_ms, label_ms, point, outcome, labelled=labelled)
-        baselines = self._baselines
-        base_rate = point_of(baselines.base_rate(), outcome)
-        last_label = point_of(baselines.last_label(), outcome)
-        self._beside["base_rate"].take(base_rate, outcome)
-        self._beside["last_label"].take(last_label, outcome)
+    def _score(self, record: Example, frozen: Value | None) -> None:
+        outcome, baselines = record.outcome, self._baselines
+        said = (
+            point_of(record.prediction, outcome),
+            point_of(baselines.base_rate(), outcome),
+            point_of(baselines.last_label(), outcome),
+        )
         baselines.learn(outcome)
-        if labelled:
-            self._delays.add(label_ms - time_ms)
-        self._recent.append((outcome, (point, base_rate, last_label), label_ms - time_ms if labelled else None))
+        self.label_ms = max(self.label_ms, record.label_time_ms)
+        beside = None if frozen is None else point_of(frozen, outcome)
+        scored = (outcome, said, record.time_ms, record.label_time_ms, record.source != "expiry", beside)
+        self._recent.append(scored)
+        self._batch.append(scored)
+        if len(self._batch) == _BATCH:
+            self._quality.fold(self._batch)
+            self._batch = []
+
+    def _so_far(self) -> _Quality:
+        """What is counted, with what has not been folded yet."""
+        quality = _Quality(self._pipeline)
+        quality.restore(self._quality.state())
+        quality.fold(self._batch)
+        return quality
 
     def report(self) -> Report:
         """Every measure that is defined by now, by `OVER` and `learning.quality.MEASURES`."""
-        quality, baselines = self._quality(), self._of_baselines()
+        so_far = self._so_far()
+        quality, baselines = self._of_model(so_far), self._of_baselines(so_far)
         quality["online_since_frozen"] = quality.pop("since_frozen")
         report = quality.pop("total")
         for over, measures in (quality | baselines).items():
@@ -145,49 +205,47 @@ class Watch:
 
     def fill(self, report: reports.Report) -> reports.Report:
         """The report, with what the log tells about quality in it."""
+        so_far = self._so_far()
         calibration = self._rolling(0)[1]
         return msgspec.structs.replace(
             report,
             task=self._pipeline.task,
             offset=self.offset,
             label_ms=self.label_ms,
-            examples=self._total.n,
-            quality={over: measures for over, measures in self._quality().items() if measures},
-            baselines={over: measures for over, measures in self._of_baselines().items() if measures},
+            examples=so_far.total.n,
+            quality={over: measures for over, measures in self._of_model(so_far).items() if measures},
+            baselines={over: measures for over, measures in self._of_baselines(so_far).items() if measures},
             calibration=[reports.Bin(*bin_) for bin_ in calibration.bins()],
             calibration_error=calibration.error() or 0.0,
-            label_delay=self._label_delay(),
+            label_delay=self._label_delay(so_far),
         )
 
     def labelled(self) -> dict[int, int]:
         """How many predictions got a label so far, by the start in ms of their cohort; see `Cohorts.labelled`."""
-        return self._cohorts.labelled()
+        return self._so_far().cohorts.labelled()
 
-    def _quality(self) -> dict[str, Report]:
+    def _of_model(self, so_far: _Quality) -> dict[str, Report]:
         return {
-            "total": self._total.report(),
+            "total": so_far.total.report(),
             "rolling": self._rolling(0)[0],
-            "recent": self._span.tally().report(),
-            "mature": self._cohorts.mature.report(),
-            "frozen": self._frozen.report(),
-            "since_frozen": self._since.report(),
+            "recent": so_far.span.tally().report(),
+            "mature": so_far.cohorts.mature.report(),
+            "frozen": so_far.frozen.report(),
+            "since_frozen": so_far.since.report(),
         }
 
-    def _of_baselines(self) -> dict[str, Report]:
-        total = {name: tally.report() for name, tally in self._beside.items()}
+    def _of_baselines(self, so_far: _Quality) -> dict[str, Report]:
+        total = {name: tally.report() for name, tally in zip(BASELINES, so_far.beside, strict=True)}
         return total | {f"rolling_{name}": self._rolling(i)[0] for i, name in enumerate(BASELINES, 1)}
 
     def _rolling(self, who: int) -> tuple[Report, Curve]:
         """Over the last examples, the model (0) or a baseline."""
-        points = [points[who] for _, points, _ in self._recent]
-        return measured(self._pipeline.task, self._pipeline.threshold, points, [o for o, _, _ in self._recent])
+        points = [said[who] for _, said, *_ in self._recent]
+        return measured(self._pipeline.task, self._pipeline.threshold, points, [scored[0] for scored in self._recent])
 
-    def _label_delay(self) -> Report:
-        rolling = exact_quantiles([delay for _, _, delay in self._recent if delay is not None])
-        return rolling | {f"total_{name}": value for name, value in self._delays.quantiles().items()}
-
-    def _tallies(self) -> list[Tally]:
-        return [self._total, self._frozen, self._since, *self._beside.values()]
+    def _label_delay(self, so_far: _Quality) -> Report:
+        total = {f"total_{name}": value for name, value in so_far.delays.quantiles().items()}
+        return exact_quantiles(_delays(self._recent)) | total
 
     def dump(self) -> bytes:
         """Its whole state; `load` continues from it."""
@@ -197,12 +255,10 @@ class Watch:
             "settings": self._settings(),
             "offset": self.offset,
             "label_ms": self.label_ms,
-            "tallies": [tally.state() for tally in self._tallies()],
-            "baselines": self._baselines.state(),
-            "span": self._span.state(),
-            "cohorts": self._cohorts.state(),
-            "delays": dict(self._delays.bins),
+            "quality": self._quality.state(),
+            "batch": self._batch,  # for the most part the same tuples as the last ones of `recent`, pickled once
             "recent": list(self._recent),
+            "baselines": self._baselines.state(),
             "detectors": [monitored.detector for monitored in self._monitored],
             "detections": [monitored.detections for monitored in self._monitored],
         }
@@ -227,13 +283,10 @@ class Watch:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.offset, self.label_ms = state["offset"], state["label_ms"]
-        for tally, saved in zip(self._tallies(), state["tallies"], strict=True):
-            tally.restore(saved)
-        self._baselines.restore(state["baselines"])
-        self._span.restore(state["span"])
-        self._cohorts.restore(state["cohorts"])
-        self._delays.bins = dict(state["delays"])
+        self._quality.restore(state["quality"])
+        self._batch = list(state["batch"])
         self._recent.extend(state["recent"])
+        self._baselines.restore(state["baselines"])
         for monitored, detector, detections in zip(
             self._monitored, state["detectors"], state["detections"], strict=True
         ):

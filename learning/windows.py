@@ -4,8 +4,11 @@ A quick label comes before a slow one, so of the newest events only those with q
 unlike the rest: flights that land early are not late. Measures over events whose horizon has passed have no such bias.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from learning.quality import Point, Tally
 from learning.records import Outcome
@@ -30,7 +33,7 @@ class SpanTally:
     """Predictions whose event lies in the last span: 12 full tiles of a twelfth and the running one.
 
     The newest event ends the span. So it reaches back between the span and a twelfth more, and a tile leaves all at once.
-    An example of an event that is older is passed over.
+    Examples of older events are passed over.
     """
 
     def __init__(self, make: MakeTally, span_ms: int) -> None:
@@ -39,15 +42,17 @@ class SpanTally:
         self._newest: int | None = None
         self._tiles: dict[int, Tally] = {}
 
-    def take(self, time_ms: int, point: Point, outcome: Outcome) -> None:
-        """Take the prediction of an event of that time."""
-        tile = time_ms // self._tile_ms
-        if self._newest is None or tile > self._newest:
-            self._newest = tile
-            self._tiles = {number: t for number, t in self._tiles.items() if number >= tile - SPAN_TILES}
-        elif tile < self._newest - SPAN_TILES:
-            return
-        _tally_of(self._tiles, tile, self._make).take(point, outcome)
+    def take_all(self, times_ms: Sequence[int], points: Sequence[Point], outcomes: Sequence[Outcome]) -> None:
+        """Take the predictions of events of these times, one at least."""
+        tiles = np.array(times_ms) // self._tile_ms
+        newest = int(tiles.max())
+        if self._newest is None or newest > self._newest:
+            self._newest = newest
+        first = self._newest - SPAN_TILES
+        self._tiles = {tile: tally for tile, tally in self._tiles.items() if tile >= first}
+        for tile, at in _by_tile(tiles):
+            if tile >= first:
+                _tally_of(self._tiles, tile, self._make).take_all([points[i] for i in at], [outcomes[i] for i in at])
 
     def tally(self) -> Tally:
         """All of the span."""
@@ -83,26 +88,30 @@ class Cohorts:
         self._open: dict[int, Tally] = {}
         self._labels: dict[int, int] = {}
 
-    def take(self, time_ms: int, label_time_ms: int, point: Point, outcome: Outcome, *, labelled: bool) -> None:
-        """Take a prediction with its outcome, and whether this came as a label or for want of one."""
-        latest = max(time_ms, label_time_ms)
-        if self._clock is None or latest > self._clock:
-            self._advance(latest)
-        tile = time_ms // self._tile_ms
-        mature = tile < self._first
-        (self.mature if mature else _tally_of(self._open, tile, self._make)).take(point, outcome)
-        if labelled and tile >= self._first - KEPT_TILES:
-            self._labels[tile] = self._labels.get(tile, 0) + 1
+    def take_all(
+        self,
+        times_ms: Sequence[int],
+        label_times_ms: Sequence[int],
+        labelled: Sequence[bool],
+        points: Sequence[Point],
+        outcomes: Sequence[Outcome],
+    ) -> None:
+        """Take predictions with their outcomes, one at least, and whether each came as a label or for want of one."""
+        self._advance(max(*times_ms, *label_times_ms))
+        tiles = np.array(times_ms) // self._tile_ms
+        for tile, at in _by_tile(tiles):
+            tally = self.mature if tile < self._first else _tally_of(self._open, tile, self._make)
+            tally.take_all([points[i] for i in at], [outcomes[i] for i in at])
+        for tile, n in _counts(tiles[np.array(labelled, dtype=bool)]):
+            if tile >= self._first - KEPT_TILES:
+                self._labels[tile] = self._labels.get(tile, 0) + n
 
-    def _advance(self, clock: int) -> None:
-        self._clock = clock
-        first = (clock - self._horizon) // self._tile_ms
-        if first == self._first:
-            return
-        self._first = first
-        for tile in sorted(tile for tile in self._open if tile < first):
+    def _advance(self, latest: int) -> None:
+        self._clock = latest if self._clock is None else max(self._clock, latest)
+        self._first = (self._clock - self._horizon) // self._tile_ms
+        for tile in sorted(tile for tile in self._open if tile < self._first):
             self.mature.merge(self._open.pop(tile))
-        self._labels = {tile: n for tile, n in self._labels.items() if tile >= first - KEPT_TILES}
+        self._labels = {tile: n for tile, n in self._labels.items() if tile >= self._first - KEPT_TILES}
 
     def labelled(self) -> dict[int, int]:
         """How many predictions of each cohort got a label so far, by the start of the cohort in ms.
@@ -131,6 +140,20 @@ class Cohorts:
         self.mature.restore(state["mature"])
         self._open = _restored(self._make, state["open"])
         self._labels = dict(state["labels"])
+
+
+def _counts(tiles: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    names, counts = np.unique(tiles, return_counts=True)
+    return list(zip(names.tolist(), counts.tolist(), strict=True))
+
+
+def _by_tile(tiles: npt.NDArray[np.int64]) -> Iterator[tuple[int, list[int]]]:
+    """Each tile with the places where it is, in order."""
+    order = np.argsort(tiles, kind="stable").tolist()
+    start = 0
+    for tile, n in _counts(tiles):
+        yield tile, order[start : start + n]
+        start += n
 
 
 def _tally_of(tiles: dict[int, Tally], tile: int, make: MakeTally) -> Tally:
