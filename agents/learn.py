@@ -51,7 +51,8 @@ async def learn(loop: Loop, lesson: Lesson) -> None:
     loop.metrics.gauge("model_version", learner.version)
     loop.metrics.gauge("learning_frozen", float(not learner.learning))
     loop.metrics.gauge("control_offset", learner.turns[-1].offset if learner.turns else -1)
-    loop.metrics.gauge("model_lag", max(0, lesson.end - lesson.position))
+    loop.model_lag = max(0, lesson.end - lesson.position)
+    loop.metrics.gauge("model_lag", loop.model_lag)
 
 
 async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
@@ -81,8 +82,11 @@ async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
             learner.examples,
             "learns" if learner.learning else "does not learn",
         )
-    elif isinstance(entry, Example) and learner.learning:
-        loop.metrics.count("training_examples_total")
+    elif isinstance(entry, Example):
+        if learner.learning:
+            loop.metrics.count("training_examples_total")
+        if loop.on_example is not None:
+            loop.on_example(entry)
 
 
 def told(control: Control) -> str:

@@ -1,12 +1,15 @@
 """What the four agents of one worker share: the pipeline, its model, and how records are taken, refused and counted."""
 
 import logging
+import os
+import socket
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from aiokafka import ConsumerRecord
 from faust.types import StreamT
 
@@ -14,7 +17,8 @@ from learning import intake
 from learning.intake import Invalid
 from learning.label import NEVER, PendingLabels, Resolution
 from learning.learn import Learner
-from learning.records import Example, encode
+from learning.records import Example, Prediction, encode
+from learning.summary import Collector
 from pipelines.definition import Pipeline, Stream
 from streaming.app import StreamApp
 from streaming.errors import TooManyDeadLetters
@@ -22,12 +26,17 @@ from streaming.unit import Chunk, Headers, Unit
 from tables import pending
 
 if TYPE_CHECKING:
+    from agents.report import Reporter
     from agents.snapshots import Snapshots
 
 log = logging.getLogger(__name__)
 
+_encode = msgspec.json.Encoder().encode
+
 Step = Callable[["Loop", Unit, "ConsumerRecord[Any, Any]"], None]
 
+WORKER = f"{socket.gethostname()}:{os.getpid()}"
+SHOWN = 10  # predictions of a turn that are shown to whoever looks
 TURN = 0.02  # seconds of work before the loop, and with it the heartbeat and the checkpoint, gets a turn
 JUDGED = 1_000  # records over which the share of dead letters is taken
 FEWEST = 100  # and how many of them there must be before it is judged
@@ -44,6 +53,10 @@ class Loop:
         pipeline: what is run.
         learner: the model, as new as the training log that this worker has followed.
         snapshots: what saves and restores the model, where it is saved.
+        model_lag: records of the training log that this worker had not learned when it learned last.
+        shown: the latest predictions, for whoever looks.
+        on_predictions: called with them at the end of a turn.
+        on_example: called with each example of the training log.
         model_errors: tracebacks of examples the model raised on, by offset, for the owner of the log to report.
     """
 
@@ -56,6 +69,12 @@ class Loop:
         self.learner = Learner(pipeline)
         self.model_errors: dict[int, str] = {}
         self.snapshots: Snapshots | None = None
+        self.reporter: Reporter | None = None
+        self.model_lag = 0
+        self.shown: deque[Prediction] = deque(maxlen=SHOWN)
+        self.on_predictions: Callable[[Iterable[Prediction]], None] | None = None
+        self.on_example: Callable[[Example], None] | None = None
+        self._collectors: weakref.WeakKeyDictionary[Unit, Collector] = weakref.WeakKeyDictionary()
         self._pending: weakref.WeakKeyDictionary[Unit, PendingLabels] = weakref.WeakKeyDictionary()
         self._judged: deque[bool] = deque(maxlen=JUDGED)
 
@@ -68,6 +87,22 @@ class Loop:
             join = PendingLabels(entries, horizon_ms=p.horizon_ms, expired=p.expired, corrected=p.corrected)
             self._pending[unit] = join
         return join
+
+    def opened(self, unit: Unit) -> None:
+        """Have what goes through a unit of events summed up at each of its cuts."""
+        if pending.NAME in unit.state:
+            self._collectors[unit] = Collector(self.pipeline, unit.partition, WORKER)
+            unit.before_cut = self.sum_up
+
+    def collector(self, unit: Unit) -> Collector:
+        """What gathers for the unit's next summary."""
+        return self._collectors[unit]
+
+    def sum_up(self, unit: Unit) -> None:
+        """Write what was gathered to the summaries."""
+        made = self._collectors[unit].take(time.time_ns() // 1_000_000, dict(unit.lag), self.model_lag)
+        for summary in made:
+            unit.emit(self.pipeline.summaries_topic, 0, str(unit.partition).encode(), _encode(summary))
 
     def run_on(self, topic: str, name: str, step: Step) -> None:
         """Run an agent of this name that does this step for every record of a topic."""
@@ -123,10 +158,15 @@ class Loop:
             unit.progress = (join.event_ms, join.label_ms)
         if self.config.predictions == "immediate":
             self.engine.publish(unit)
+        if self.shown and self.on_predictions is not None:
+            self.on_predictions(self.shown)
+        self.shown.clear()
 
     def refuse(self, unit: Unit, record: "ConsumerRecord[Any, Any]", invalid: Invalid) -> None:
         """Send a record to the dead letters as it came. Raises TooManyDeadLetters."""
         self.metrics.count("dead_letters_total", reason=invalid.reason)
+        if unit in self._collectors:
+            self._collectors[unit].dead_letter(invalid.reason)
         key, value = record.key, record.value
         headers: list[tuple[str, bytes]] = [
             ("reason", invalid.reason.encode()),
@@ -164,6 +204,7 @@ class Loop:
     def resolved(self, unit: Unit, resolution: Resolution) -> None:
         """Count what became of a label or a wait, and write what is to be learned to the training log."""
         self.metrics.count("labels_total", outcome=resolution.kind)
+        self._collectors[unit].label(resolution.kind)
         record = resolution.record
         if record is None:
             return
@@ -175,8 +216,11 @@ class Loop:
         """What is to be done now and then; the engine calls it when it has learned where the unit's topics end."""
         if pending.NAME in unit.state:
             await self.expire(unit)
-        elif self.snapshots is not None:  # the unit of the training log, so this worker owns it
+            return
+        if self.snapshots is not None:  # the unit of the training log, so this worker owns it
             self.snapshots.consider()
+        if self.reporter is not None:
+            self.reporter.consider(unit)
 
     async def expire(self, unit: Unit) -> None:
         """End the waits of a unit that are over."""

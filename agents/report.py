@@ -4,10 +4,11 @@ import time
 
 import msgspec
 
+from agents.alarms import publish, wall_ms
 from agents.loop import Loop
-from agents.watch import monitor
 from learning.incidents import Incidents
-from learning.reports import Alarm, Incident, Report
+from learning.losses import LossAlarm
+from learning.reports import Report
 from learning.survey import Survey
 from learning.watch import Watch
 from streaming.unit import Unit
@@ -34,33 +35,21 @@ class Reporter:
             return
         self._at = now
         loop = self._loop
-        watch, survey = monitor(loop, unit, monitors.WATCH, Watch), monitor(loop, unit, monitors.SURVEY, Survey)
-        incidents = monitor(loop, unit, monitors.INCIDENTS, Incidents)
+        pipeline = loop.pipeline
+        watch, survey = monitors.watch(unit, pipeline), monitors.survey(unit, pipeline)
+        losses, incidents = monitors.losses(unit, pipeline), monitors.incidents(unit, pipeline)
         changed = incidents.look(survey.until_ms, wall_ms())
         for incident in changed:
-            self.publish(unit, incident)
+            publish(loop, unit, incident)
         told = (watch.offset, survey.offset, len(incidents.alarms))
         if told == self._told and not changed:
             return
         self._told = told
-        report = made(loop, watch, survey, incidents)
+        report = made(loop, watch, survey, losses, incidents)
         incidents.sample(report)
         state[monitors.INCIDENTS] = incidents
         unit.emit(loop.pipeline.reports_topic, 0, loop.pipeline.name.encode(), _encode(report))
         self._measure(report, watch)
-
-    def raised(self, unit: Unit, alarm: Alarm) -> None:
-        """Make an alarm part of an incident, and tell of it."""
-        loop = self._loop
-        loop.metrics.count("alarms_total", kind=alarm.kind)
-        incidents = monitor(loop, unit, monitors.INCIDENTS, Incidents)
-        for incident in incidents.raised(alarm):
-            self.publish(unit, incident)
-        unit.state[monitors.NAME][monitors.INCIDENTS] = incidents
-
-    def publish(self, unit: Unit, incident: Incident) -> None:
-        """Write an incident's record."""
-        unit.emit(self._loop.pipeline.incidents_topic, 0, incident.id.encode(), _encode(incident))
 
     def _measure(self, report: Report, watch: Watch) -> None:
         metrics = self._loop.metrics
@@ -71,11 +60,11 @@ class Reporter:
                 metrics.gauge("input", value, field=f"{field.kind}:{field.name}", statistic=statistic)
         for signal, value in report.drift.items():
             metrics.gauge("drift", value, signal=signal)
-        metrics.gauge("label_coverage", report.coverage)
-        metrics.gauge("incidents_open", len(report.incidents))
+        metrics.gauge("label_coverage", report.coverage, pipeline=report.pipeline)
+        metrics.gauge("incidents_open", len(report.incidents), pipeline=report.pipeline)
 
 
-def made(loop: Loop, watch: Watch, survey: Survey, incidents: Incidents) -> Report:
+def made(loop: Loop, watch: Watch, survey: Survey, losses: LossAlarm, incidents: Incidents) -> Report:
     """The report, as of now."""
     now = wall_ms()
     health = survey.health(now)
@@ -87,7 +76,7 @@ def made(loop: Loop, watch: Watch, survey: Survey, incidents: Incidents) -> Repo
             version=loop.learner.version,
             coverage=survey.coverage(watch.labelled()),
             fields=survey.fields(),
-            drift=survey.drift(),
+            drift=survey.drift() | losses.drift(),
             budget=survey.budget,
             alarms=list(incidents.alarms),
             incidents=incidents.open_ids(),
@@ -98,8 +87,3 @@ def made(loop: Loop, watch: Watch, survey: Survey, incidents: Incidents) -> Repo
             units=health.units,
         )
     )
-
-
-def wall_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000

@@ -26,8 +26,11 @@ def step(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]") -> None:
     scored = score(pipeline, loop.learner, unit.state[profiles.NAME], join, event, key, name, time_ms)
     if isinstance(scored, Duplicate):
         metrics.count("duplicate_events_total")
+        loop.collector(unit).duplicate()
         return
     metrics.count("predictions_total")
+    loop.collector(unit).prediction(scored.prediction, event, late=scored.late)
+    loop.shown.append(scored.prediction)
     if scored.late:
         metrics.count("late_events_total")
     emit = unit.emit_now if config.predictions == "immediate" else unit.emit

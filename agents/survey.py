@@ -5,11 +5,10 @@ from typing import Any
 import msgspec
 from aiokafka import ConsumerRecord
 
+from agents import alarms
 from agents.loop import Loop
-from agents.watch import monitor
 from learning.intake import Invalid
 from learning.reports import Summary
-from learning.survey import Survey
 from streaming.unit import Unit
 from tables import monitors
 
@@ -27,7 +26,7 @@ def step(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]") -> None:
         summary = _decode(record.value or b"")
     except msgspec.DecodeError as exc:
         raise Invalid(reason="malformed", message=f"no summary of a unit: {exc}") from exc
-    survey = monitor(loop, unit, monitors.SURVEY, Survey)
+    survey = monitors.survey(unit, loop.pipeline)
     for alarm in survey.add(record.offset, summary):
-        loop.raised(unit, alarm)
+        alarms.raised(loop, unit, alarm)
     unit.state[monitors.NAME][monitors.SURVEY] = survey

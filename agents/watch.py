@@ -8,11 +8,11 @@ import msgspec
 from aiokafka import ConsumerRecord
 from faust.types import StreamT
 
+from agents import alarms
 from agents.loop import Loop
 from learning.intake import Invalid
 from learning.learn import ModelError
-from learning.records import Example, Value, decode_log, encode
-from learning.watch import Watch
+from learning.records import Control, Example, Value, decode_log, encode
 from streaming.unit import Chunk, Unit
 from tables import monitors
 
@@ -27,7 +27,6 @@ def register(loop: Loop) -> None:
             # The frozen copy is made by the learner, so the learner must have been where these records are.
             await loop.engine.follower.wait_for(chunk.records[-1].offset + 1)
             await loop.each(chunk, step)
-            report(loop, chunk)
             yield
 
     loop.app.agent(loop.app.topic(loop.pipeline.training_log_topic, maxsize=2), name="watch")(agent)
@@ -40,20 +39,24 @@ def step(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]") -> None:
         entry = decode_log(record.value or b"")
     except msgspec.DecodeError as exc:
         raise Invalid(reason="malformed", message=f"no record of a training log: {exc}") from exc
+    state = unit.state[monitors.NAME]
+    losses = monitors.losses(unit, loop.pipeline)
+    alarm = losses.observe(record.offset, entry, record.timestamp)
+    state[monitors.LOSSES] = losses
+    if alarm is not None:
+        alarms.raised(loop, unit, alarm)
+    if isinstance(entry, Control):
+        alarms.told(loop, unit, record, entry)
     if isinstance(entry, Example):
-        watch = watch_of(loop, unit)
+        watch = monitors.watch(unit, loop.pipeline)
         for event in watch.observe(record.offset, entry, _frozen(loop, record.offset, entry)):
             loop.metrics.count("drift_total", signal=event.signal)
             unit.emit(loop.pipeline.drift_topic, 0, event.signal.encode(), encode(event))
-        unit.state[monitors.NAME][monitors.KEY] = watch
+        state[monitors.WATCH] = watch
+        if loop.pipeline.react is not None:
+            alarms.seen(loop, unit, record.offset)
     if error is not None:
         raise Invalid(reason="model_error", message=error)
-
-
-def watch_of(loop: Loop, unit: Unit) -> Watch:
-    """The watch of the log's unit."""
-    watch: Watch | None = unit.state[monitors.NAME].get(monitors.KEY)
-    return Watch(loop.pipeline) if watch is None else watch
 
 
 def _frozen(loop: Loop, offset: int, example: Example) -> Value | None:
@@ -66,11 +69,3 @@ def _frozen(loop: Loop, offset: int, example: Example) -> Value | None:
     except ModelError as error:
         log.error("the frozen copy raised at offset %d: %s", offset, error)  # noqa: TRY400
         return None
-
-
-def report(loop: Loop, chunk: Chunk) -> None:
-    """Set the quality gauges."""
-    unit = loop.engine.unit_of(chunk.tp)
-    if unit is not None and monitors.KEY in unit.state[monitors.NAME]:
-        for name, value in unit.state[monitors.NAME][monitors.KEY].report().items():
-            loop.metrics.gauge("quality", value, metric=name)

@@ -15,6 +15,7 @@ from learning.backtest import BacktestResult, backtest
 from pipelines.definition import Pipeline
 
 DEFAULT_FREEZE = {"flights": datetime(2013, 2, 1, tzinfo=UTC)}
+SINCE = "since_frozen_"
 WIDTH = 78  # the table is at least as wide as its title, up to a narrow terminal's width
 
 
@@ -47,22 +48,37 @@ def run(pipeline: Pipeline, freeze_at: int | None, console: Console) -> tuple[Ba
 def as_dict(pipeline: Pipeline, result: BacktestResult, seconds: float) -> dict[str, Any]:
     """The result as JSON has it."""
     values: dict[str, Any] = msgspec.to_builtins(result)
+    names = ("n", "predicted", "observed")
+    values["calibration"] = [dict(zip(names, bin_, strict=True)) for bin_ in result.calibration]
     return {"pipeline": pipeline.name, "seconds": round(seconds, 3), **values}
 
 
 def table(pipeline: Pipeline, values: dict[str, Any]) -> Table:
-    """The result as people read it: the model, and where there is one its frozen copy beside it."""
+    """The result as people read it: the model, beside it its frozen copy where there is one, and what it must beat.
+
+    The measures over everything come first, then those over what came since the copy stopped learning.
+    """
     always = ("events", "predictions", "labels", "examples")  # of the other counts, zeros say nothing
     numbers = {name: value for name, value in values.items() if isinstance(value, int) and (value or name in always)}
     counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in numbers.items())
-    frozen: dict[str, float] = values.get("frozen") or {}
     title = f"{pipeline.name}: {counts} in {values['seconds']:.1f} s"
     shown = Table(title=title, title_justify="left", min_width=min(len(title), WIDTH))
+    columns: dict[str, dict[str, float]] = {"keeps learning": values["metrics"], "frozen": values["frozen"] or {}}
+    columns |= {name.replace("_", " "): measures for name, measures in values["baselines"].items()}
+    columns = {name: measures for name, measures in columns.items() if measures}
     shown.add_column("metric")
-    shown.add_column("keeps learning", justify="right")
-    if frozen:
-        shown.add_column("frozen", justify="right")
-    for name, value in values["metrics"].items():
-        other = [f"{frozen[name]:.6f}" if name in frozen else ""] if frozen else []
-        shown.add_row(name, f"{value:.6f}", *other)
+    for name in columns:
+        shown.add_column(name, justify="right")
+    total = [name for name in values["metrics"] if not name.startswith(SINCE)]
+    for name in total:
+        shown.add_row(name, *_cells(columns, name))
+    if values["frozen"]:
+        shown.add_section()
+        shown.add_row("since frozen:")
+        for name in total:
+            shown.add_row(name, *_cells(columns, SINCE + name))
     return shown
+
+
+def _cells(columns: dict[str, dict[str, float]], name: str) -> list[str]:
+    return [f"{measures[name]:.6f}" if name in measures else "" for measures in columns.values()]

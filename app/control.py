@@ -30,9 +30,9 @@ from app.people import (
     settings_for,
 )
 from app.settings import Settings
-from learning.learn import learning_rate_of
 from learning.records import Control, Example, decode_log, encode
 from pipelines.definition import Pipeline
+from pipelines.models import learning_rate_of
 from streaming import clients
 from streaming.config import EngineConfig
 

@@ -1,7 +1,8 @@
 """Composition: one pipeline's agents and tables around one engine. Nothing is discovered; everything is listed here."""
 
-from agents import label, learn, score, watch
+from agents import label, learn, score, survey, watch
 from agents.loop import Loop
+from agents.report import Reporter
 from agents.snapshots import SnapshotPolicy, Snapshots
 from app.metrics import PrometheusMetrics
 from app.settings import Settings
@@ -13,7 +14,7 @@ from streaming.engine import Group
 from streaming.snapshots import SnapshotStore
 from tables import monitors, pending, profiles
 
-AGENTS = (score, label, learn, watch)
+AGENTS = (score, label, learn, watch, survey)
 
 
 def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step: Step = no_step) -> StreamApp:
@@ -32,13 +33,15 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
     log_tables = (monitors.create(app, pipeline),)
     app.engine.groups += [
         Group("events", (pipeline.events.topic, pipeline.labels.topic), tables),
-        Group("log", (pipeline.training_log_topic,), log_tables),
+        Group("log", (pipeline.training_log_topic, pipeline.summaries_topic), log_tables),
     ]
     for group in app.engine.groups:
         for table in group.tables:
             app.tables.add(table)
     loop = Loop(app, pipeline)
+    app.engine.on_open = loop.opened
     app.engine.on_ends = loop.look_after
+    loop.reporter = Reporter(loop)
     loop.snapshots = Snapshots(
         loop,
         SnapshotStore(config, pipeline.snapshots_topic, settings.snapshot_slots),

@@ -13,6 +13,7 @@ from app.settings import PREFIX as SETTING
 from app.settings import Settings
 from learning.intake import DeadLetterReason
 from learning.records import DriftEvent, LogRecord, Prediction
+from learning.reports import Incident, Report, Summary
 from pipelines.definition import Pipeline
 from pipelines.loading import load_pipeline
 from streaming.telemetry import CATALOGUE, PREFIX
@@ -117,6 +118,9 @@ def topics_page(pipeline: Pipeline) -> str:
             LogRecord,
         ),
         (pipeline.drift_topic, "a drift event; the key is the signal", DriftEvent),
+        (pipeline.summaries_topic, "what went through a partition between two checkpoints", Summary),
+        (pipeline.reports_topic, "how the pipeline is; the key is its name", Report),
+        (pipeline.incidents_topic, "an incident; the key is its id, and a later record replaces an earlier", Incident),
     ]
     for topic, about, struct in schemas:
         lines += ["", f"## `{topic}`", "", f"JSON Schema of {about}.", "", "```json", _schema(struct), "```"]

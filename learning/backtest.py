@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from learning.baselines import BASELINES, Baselines
 from learning.intake import Invalid, read_outcome
 from learning.label import LATEST, PendingLabels, Resolution
 from learning.learn import Learner, ModelError, copy_of
-from learning.quality import Report, measure
-from learning.records import Example, LogRecord, Outcome, Prediction, Value
+from learning.quality import Point, Report, measured, point_of
+from learning.records import Example, LogRecord, Outcome, Prediction
 from learning.score import Duplicate, score
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
 
 PROGRESS_EVERY = 1_000
 
-Pairs = list[tuple[Value, Outcome]]
+
+class _Who(msgspec.Struct):
+    """Points of one predictor: of all examples, and of those since there is a frozen copy."""
+
+    total: list[Point] = []
+    since: list[Point] = []
 
 
 class BacktestResult(msgspec.Struct, frozen=True):
@@ -47,6 +53,9 @@ class BacktestResult(msgspec.Struct, frozen=True):
         metrics: measures over all examples, by the model that kept learning; `since_frozen_...` over the
             predictions made at or after `freeze_at`, where that was given.
         frozen: the `since_frozen_...` measures of the copy that stopped learning then, on the same predictions.
+        baselines: the same measures as `metrics`, over the same examples, of each of `learning.baselines.BASELINES`.
+        calibration: reliability of the probabilities in ten bins: how many, their mean, the share that came true; empty
+            where predictions are no probabilities.
     """
 
     events: int
@@ -67,6 +76,8 @@ class BacktestResult(msgspec.Struct, frozen=True):
     model_errors: int
     metrics: Report
     frozen: Report | None
+    baselines: dict[str, Report]
+    calibration: list[tuple[int, float, float]]
 
 
 def backtest(
@@ -119,9 +130,10 @@ class _Run:
         self._on_record = on_record
         self._offset = 0
         self._counts: Counter[str] = Counter()
-        self._pairs: Pairs = []
-        self._since: Pairs = []
-        self._frozen_pairs: Pairs = []
+        self._baselines = Baselines(pipeline.task)
+        self._outcomes: list[Outcome] = []
+        self._outcomes_since: list[Outcome] = []
+        self._points = {name: _Who() for name in ("model", "frozen", *BASELINES)}
 
     def take(self, item: Any) -> None:
         """One event or label, then whatever its time makes expire."""
@@ -143,18 +155,19 @@ class _Run:
     def result(self) -> BacktestResult:
         """The counts and measures so far."""
         pipeline, counts = self._pipeline, self._counts
-        metrics = measure(pipeline.task, pipeline.threshold, self._pairs)
-        frozen = None
-        if self._frozen is not None:
-            metrics |= self._since_frozen(self._since)
-            frozen = self._since_frozen(self._frozen_pairs)
-        names = set(BacktestResult.__struct_fields__) - {"examples", "waiting", "metrics", "frozen"}
+        metrics = {name: self._measures(who) for name, who in self._points.items()}
+        frozen = metrics.pop("frozen")
+        calibration = measured(pipeline.task, pipeline.threshold, self._points["model"].total, self._outcomes)[1].bins()
+        own = {"examples", "waiting", "metrics", "frozen", "baselines", "calibration"}
+        names = set(BacktestResult.__struct_fields__) - own
         return BacktestResult(
             **{name: counts[name] for name in names},
             examples=self._learner.examples,
             waiting=counts["predictions"] - counts["matched"] - counts["expired"],
-            metrics=metrics,
-            frozen=frozen,
+            metrics=metrics.pop("model"),
+            frozen=None if self._frozen is None else frozen,
+            baselines=metrics,
+            calibration=calibration,
         )
 
     def _event(self, event: Any, time_ms: int) -> None:
@@ -207,16 +220,30 @@ class _Run:
         self._offset += 1
 
     def _scored(self, example: Example) -> None:
-        self._pairs.append((example.prediction, example.outcome))
-        if self._frozen is not None and self._freeze_at is not None and example.time_ms >= self._freeze_at:
-            try:
-                value = self._learner.predict_with(self._frozen, example.features)
-            except ModelError:
-                self._counts["model_errors"] += 1
-                return
-            self._since.append((example.prediction, example.outcome))
-            self._frozen_pairs.append((value, example.outcome))
+        said = {
+            "model": example.prediction,
+            "base_rate": self._baselines.base_rate(),
+            "last_label": self._baselines.last_label(),
+        }
+        self._baselines.learn(example.outcome)
+        points = {name: point_of(value, example.outcome) for name, value in said.items()}
+        self._outcomes.append(example.outcome)
+        for name, point in points.items():
+            self._points[name].total.append(point)
+        if self._frozen is None or self._freeze_at is None or example.time_ms < self._freeze_at:
+            return
+        try:
+            frozen = self._learner.predict_with(self._frozen, example.features)
+        except ModelError:
+            self._counts["model_errors"] += 1
+            return
+        self._outcomes_since.append(example.outcome)
+        for name, point in (points | {"frozen": point_of(frozen, example.outcome)}).items():
+            self._points[name].since.append(point)
 
-    def _since_frozen(self, pairs: Pairs) -> Report:
-        measures = measure(self._pipeline.task, self._pipeline.threshold, pairs)
-        return {f"since_frozen_{k}": v for k, v in measures.items() if k != "base_rate_log_loss"}
+    def _measures(self, who: _Who) -> Report:
+        """Measures over all that it said, and `since_frozen_` ones."""
+        task, threshold = self._pipeline.task, self._pipeline.threshold
+        since = measured(task, threshold, who.since, self._outcomes_since)[0] if who.since else {}
+        total = measured(task, threshold, who.total, self._outcomes)[0] if who.total else {}
+        return total | {f"since_frozen_{name}": value for name, value in since.items()}

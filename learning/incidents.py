@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from learning.records import Control
 from learning.reports import Alarm, Cause, Incident, Measures, Report
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ QUIET_WALL_MS = 86_400_000
 KEPT_ALARMS = 20
 KEPT_SAMPLES = 400
 KEPT_EVENTS = 50
+EVERY = 64
+"""Of so many examples the place of one is remembered, for reactions that learn the newest ones again."""
 LAYOUT = 1
 
 # The first rule whose signal has an alarm names the cause: what comes first in the pipeline explains what comes after.
@@ -41,8 +44,11 @@ RULES: tuple[tuple[Cause, tuple[str, ...], str], ...] = (
         ("loss", "quality"),
         "predictions have become worse while the inputs are as they were: outcomes follow from them in another way",
     ),
-    ("unknown", ("prediction",), "the predictions are not as they were while no single input is: inputs together, or"
-     " the model itself"),
+    (
+        "unknown",
+        ("prediction",),
+        "the predictions are not as they were while no single input is: inputs together, or the model itself",
+    ),
 )
 
 
@@ -54,7 +60,9 @@ class State(msgspec.Struct):
         open: the open incident, if there is one.
         alarms: the last ones.
         samples: measures as they were at event times, oldest first, closer together the newer they are.
-        events: what was done to the pipeline, with its event time: control records, restarts.
+        events: what was done to the pipeline, with its event time.
+        examples: seen so far.
+        index: offsets of every 64th of the newest ones, oldest first.
     """
 
     layout: int = LAYOUT
@@ -62,6 +70,8 @@ class State(msgspec.Struct):
     alarms: list[Alarm] = []
     samples: list[tuple[int, Measures]] = []
     events: list[tuple[int, str]] = []
+    examples: int = 0
+    index: list[int] = []
 
 
 class Incidents:
@@ -73,6 +83,7 @@ class Incidents:
 
     def __init__(self, pipeline: "Pipeline") -> None:
         self._name = pipeline.name
+        self._again = 0 if pipeline.react is None else pipeline.react.examples
         self._state = State()
 
     @property
@@ -84,9 +95,26 @@ class Incidents:
         """Ids of the open incidents."""
         return [] if self._state.open is None else [self._state.open.id]
 
-    def happened(self, time_ms: int, what: str) -> None:
-        """Remember something that was done to the pipeline, as a sentence."""
+    def happened(self, time_ms: int, offset: int, control: Control) -> None:
+        """Remember a control record and where it lies, with the event time by then."""
+        what = f"{control.action} by {control.by} at offset {offset}" + (f": {control.why}" if control.why else "")
         self._state.events = [*self._state.events, (time_ms, what)][-KEPT_EVENTS:]
+
+    def example(self, offset: int) -> None:
+        """Remember where an example lies."""
+        state = self._state
+        if state.examples % EVERY == 0:
+            state.index = [*state.index, offset][-(self._again // EVERY + 2) :]
+        state.examples += 1
+
+    def since(self, offset: int) -> int:
+        """Where the newest examples begin that the pipeline's reaction learns again; after `offset` for none."""
+        index = self._state.index
+        if not self._again or not index:
+            return offset + 1
+        newest = (self._state.examples - 1) % EVERY + 1  # examples from the last entry on
+        back = max(-(-(self._again - newest) // EVERY), 0)
+        return index[max(len(index) - 1 - back, 0)]
 
     def sample(self, report: Report) -> None:
         """Remember how things are, to tell before from after."""
@@ -190,5 +218,7 @@ def measures_of(report: Report) -> Measures:
         "model_lag": float(report.model_lag),
         "dead_letters": sum(report.dead_letters.values()),
     }
-    delays = {f"label_delay_{name}": value for name, value in report.label_delay.items() if not name.startswith("total")}
+    delays = {
+        f"label_delay_{name}": value for name, value in report.label_delay.items() if not name.startswith("total")
+    }
     return rolling | single | delays

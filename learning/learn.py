@@ -9,9 +9,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from river.optim import schedulers
-
 from learning.records import Control, Example, LogRecord, Value
+from pipelines.models import last_step, learning_rate_of
 
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
@@ -80,7 +79,8 @@ class Learner:
         model: the River model.
         version: offset of the last record applied, plus one.
         examples: how many examples it has learned.
-        frozen: the model as it was after the pipeline's first `baseline_examples` examples; None before that.
+        frozen: the model as it was after the pipeline's first `baseline_examples` examples, or at the version
+            `frozen_at` where the pipeline names one; None before that.
         frozen_version: the version since which that is the frozen copy: where it was frozen, or where a rollback to
             another one lies.
         turns: what the control records behind the version have changed, in the order of the log.
@@ -100,6 +100,7 @@ class Learner:
         self._names: tuple[str, ...] = tuple(pipeline.feature_set.names)
         self._schema: str = pipeline.feature_set.schema
         self._baseline: int = pipeline.baseline_examples
+        self._frozen_at: int | None = pipeline.frozen_at
         self._predict = _predictor(pipeline.task, self.model)
         self._task: str = pipeline.task
         self._unsupervised = pipeline.task == "anomaly"
@@ -173,10 +174,13 @@ class Learner:
             message = f"the turn at offset {offset} cannot be applied without the model that it leads to"
             raise ValueError(message)
         self.version = offset + 1
-        if isinstance(record, Control):
-            self._turn(offset, record)
-        elif isinstance(record, Example) and self.learning:
-            self._learn(record)
+        try:
+            if isinstance(record, Control):
+                self._turn(offset, record)
+            elif isinstance(record, Example) and self.learning:
+                self._learn(record)
+        finally:  # a record that the model cannot learn makes a version all the same
+            self._freeze_at_version()
 
     def turn_at(self, offset: int, record: LogRecord) -> Turn | None:
         """The turn that the record at this offset is, where it leads to another model; None where it does not."""
@@ -199,10 +203,12 @@ class Learner:
             then: the fold that it leads to (`learning.rollback`), to be used by nobody else.
         """
         self.model, self.examples, self.boost = then.model, then.examples, then.boost
-        if turn.to is not None and self.frozen_version > turn.to:  # or else the frozen copy of then is the one of now
+        # The frozen copy of then is the one of now, or there was none yet; and a version names one model for ever.
+        if turn.to is not None and self.frozen_version > turn.to and self._frozen_at is None:
             self._keep_frozen(self.frozen_at(turn.to), turn.offset + 1)
         self.turns = (*self.turns, turn)
         self.version = turn.offset + 1
+        self._freeze_at_version()
 
     def _turn(self, offset: int, control: Control) -> None:
         """Follow a control record that leaves the model as it is. Raises `ModelError` for one that says nonsense."""
@@ -259,7 +265,11 @@ class Learner:
         if self.boost is not None:
             self._go_on_with_boost(self.boost)
         # After a relearn it may come to so many once more, and the copy to be compared with is there.
-        if self.examples == self._baseline and self.frozen is None:
+        if self.examples == self._baseline and self.frozen is None and self._frozen_at is None:
+            self._keep_frozen(copy_of(self.model), self.version)
+
+    def _freeze_at_version(self) -> None:
+        if self._frozen_at is not None and self.frozen is None and self.version >= self._frozen_at:
             self._keep_frozen(copy_of(self.model), self.version)
 
     def _keep_frozen(self, frozen: Any, since: int) -> None:
@@ -281,19 +291,6 @@ def _checked(value: Value) -> Value:
         message = f"the model predicted {value!r}, expected a finite number"
         raise ModelError(message)
     return value
-
-
-def learning_rate_of(model: Any) -> Any:
-    """The constant schedule of the optimizer of a model's last step, `river.optim.schedulers.Constant`, or None."""
-    rate = getattr(getattr(last_step(model), "optimizer", None), "lr", None)
-    return rate if isinstance(rate, schedulers.Constant) else None
-
-
-def last_step(model: Any) -> Any:
-    """The last step of a River pipeline, or the model itself."""
-    steps = getattr(model, "steps", None)
-    last = list(steps.values())[-1] if isinstance(steps, dict) and steps else model
-    return model if last is model else last_step(last)
 
 
 def copy_of(model: Any) -> Any:

@@ -1,10 +1,10 @@
-"""How good predictions are: running tallies of fixed size, and the same measures exactly over stored pairs.
+"""How good predictions are: tallies of fixed size that add up, and the same measures exactly over stored predictions.
 
 `learning.watch` keeps tallies, `learning.backtest` measures exactly. A measure that is not defined yet is left out.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,30 @@ import numpy.typing as npt
 from learning.records import Outcome, Value
 
 Report = dict[str, float]
+Marks = tuple[float, float, bool, float]
+Point = float | Marks
 
 SMALLEST = 1e-15  # a probability of 0 that turns out wrong costs 34.5 nats, not infinity
-BINS = 2048
+FINE = 2048  # bins of scores for the ROC AUC
+COARSE = 256  # for tallies of which there are many; measured in tests/laws/test_quality.py
 EDGE = 15.0  # log-odds at the outermost bins: a probability of 3e-7
+# Of equal width, so that they are the same for every window and add up. Ten, as is usual: a rolling window of 1,000
+# then has some hundred in each; with more bins, chance alone would make the calibration error of a window larger.
+RELIABILITY_BINS = 10
+
+MEASURES = {
+    "roc_auc": "probability that a True scores above a False, equal scores counting half",
+    "log_loss": "mean of -log of the probability that was given to the outcome, in nats",
+    "accuracy": "share of predictions whose class was the outcome; of a probability, whether it reaches the threshold",
+    "f1": "harmonic mean of precision and recall of True, at the threshold",
+    "brier": "mean squared difference of probability and outcome, from 0 to 1; with several classes summed over them,"
+    " from 0 to 2",
+    "calibration_error": "expected calibration error: by how much the probability of True, or that of the most probable"
+    " class, differs from the share that came true, on average over ten bins of the probability",
+    "mae": "mean absolute error",
+    "rmse": "root of the mean squared error",
+    "bias": "mean of prediction less outcome, which is what calibration is where predictions are no probabilities",
+}
 
 
 def log_loss(probability: float, outcome: bool) -> float:
@@ -54,10 +74,21 @@ def best_class(probabilities: Mapping[str, float]) -> str | None:
     return min(probabilities, key=lambda name: (-probabilities[name], name), default=None)
 
 
-def entropy(counts: Sequence[int]) -> float:
-    """Log loss of always predicting the class frequencies: what a model without features could reach."""
-    total = sum(counts)
-    return -sum(n / total * math.log(n / total) for n in counts if n)
+def point_of(value: Value, outcome: Outcome) -> Point:
+    """All that the measures need of a prediction, in fixed size: a number is its own point.
+
+    Of several classes: the probability of the outcome, that of the most probable class, whether this was the outcome,
+    and the sum of all squared probabilities.
+
+    >>> point_of({"a": 0.25, "b": 0.75}, "a")
+    (0.25, 0.75, False, 0.625)
+    """
+    if not isinstance(value, dict):
+        return value
+    name = str(outcome)
+    of_outcome, top = value.get(name, 0.0), max(value.values(), default=0.0)
+    right = of_outcome == top and best_class(value) == name
+    return of_outcome, top, right, sum([p * p for p in value.values()])
 
 
 def exact_roc_auc(scores: npt.ArrayLike, outcomes: npt.ArrayLike) -> float | None:
@@ -99,112 +130,264 @@ def spread(score: float) -> float:
     return beyond if score > 1.0 else -beyond
 
 
-class _Histogram:
-    """ROC AUC of a stream in fixed memory: two histograms, a trapezoid inside each bin."""
+class Curve:
+    """Reliability of probabilities in `RELIABILITY_BINS` bins of equal width.
 
-    def __init__(self, place: Callable[[float], float]) -> None:
-        self._place = place
-        self.negative = [0] * BINS
-        self.positive = [0] * BINS
+    Attributes:
+        n: predictions in each bin.
+        predicted: sum of their probabilities.
+        observed: how many of them came true.
+    """
 
-    def add(self, score: float, outcome: bool) -> None:
-        bin_ = min(int((self._place(score) + EDGE) * (BINS / (2.0 * EDGE))), BINS - 1)
-        (self.positive if outcome else self.negative)[bin_] += 1
+    def __init__(self) -> None:
+        self.n = [0] * RELIABILITY_BINS
+        self.predicted = [0.0] * RELIABILITY_BINS
+        self.observed = [0] * RELIABILITY_BINS
 
-    def auc(self) -> float | None:
-        negative, positive = np.array(self.negative, dtype=float), np.array(self.positive, dtype=float)
+    def add(self, probability: float, truth: bool) -> None:
+        """Take one probability and whether it came true."""
+        bin_ = min(max(int(probability * RELIABILITY_BINS), 0), RELIABILITY_BINS - 1)
+        self.n[bin_] += 1
+        self.predicted[bin_] += probability
+        self.observed[bin_] += truth
+
+    def add_all(self, probabilities: npt.NDArray[np.float64], truths: npt.NDArray[np.bool_]) -> None:
+        """Take many."""
+        bins = np.clip(probabilities * RELIABILITY_BINS, 0, RELIABILITY_BINS - 1).astype(int)
+        self._plus(
+            np.bincount(bins, minlength=RELIABILITY_BINS).tolist(),
+            np.bincount(bins, probabilities, RELIABILITY_BINS).tolist(),
+            np.bincount(bins[truths], minlength=RELIABILITY_BINS).tolist(),
+        )
+
+    def merge(self, other: "Curve") -> None:
+        """Take what another one took."""
+        self._plus(other.n, other.predicted, other.observed)
+
+    def _plus(self, n: list[int], predicted: list[float], observed: list[int]) -> None:
+        self.n = [a + b for a, b in zip(self.n, n, strict=True)]
+        self.predicted = [a + b for a, b in zip(self.predicted, predicted, strict=True)]
+        self.observed = [a + b for a, b in zip(self.observed, observed, strict=True)]
+
+    def bins(self) -> list[tuple[int, float, float]]:
+        """Of each bin that is not empty: how many, their mean probability, the share that came true."""
+        rows = zip(self.n, self.predicted, self.observed, strict=True)
+        return [(n, predicted / n, observed / n) for n, predicted, observed in rows if n]
+
+    def error(self) -> float | None:
+        """The expected calibration error; None without predictions.
+
+        Each bin's difference between mean probability and share that came true, weighted by its predictions: Naeini,
+        Cooper, Hauskrecht (2015), "Obtaining well calibrated probabilities using Bayesian binning". Chance alone makes
+        it larger than 0: of n predictions in a bin, by about sqrt(share * (1 - share) / n).
+        """
+        total = sum(self.n)
+        return sum(n * abs(predicted - observed) for n, predicted, observed in self.bins()) / total if total else None
+
+
+class Tally:
+    """Measures of predictions, in fixed memory. Tallies add up: over partitions, tiles of time, or anything else.
+
+    Args:
+        task: what the predictions are.
+        threshold: of the pipeline.
+        bins: how finely scores are told apart for the ROC AUC.
+
+    Attributes:
+        n: predictions taken.
+        loss: sum of log losses, or of absolute errors.
+        squared: sum of Brier scores, or of squared errors.
+        error: sum of prediction less outcome, for regression.
+        right: predictions whose class was the outcome.
+        hits: those right of True.
+        misses: those wrong of True.
+        alarms: those wrong of False.
+        negative: scores whose outcome was False, by bin.
+        positive: by bin, True.
+        curve: reliability.
+    """
+
+    def __init__(self, task: str, threshold: float, bins: int = FINE) -> None:
+        self.task = task
+        self.threshold = threshold
+        self.n = self.right = self.hits = self.misses = self.alarms = 0
+        self.loss = self.squared = self.error = 0.0
+        self.negative: dict[int, int] = {}
+        self.positive: dict[int, int] = {}
+        self.curve = Curve()
+        self._bins = bins
+        self._scale = bins / (2.0 * EDGE)
+        self._place: Callable[[float], float] = spread if task == "anomaly" else log_odds
+
+    def add(self, value: Value, outcome: Outcome) -> None:
+        """Take one prediction and what came of it."""
+        self.take(point_of(value, outcome), outcome)
+
+    def take(self, point: Point, outcome: Outcome) -> None:
+        """Take one prediction by its `point_of`."""
+        self.n += 1
+        if isinstance(point, tuple):
+            self._take_class(point)
+        elif self.task == "regression":
+            error = point - float(outcome)
+            self.loss += abs(error)
+            self.squared += error * error
+            self.error += error
+        else:
+            truth = bool(outcome)
+            side = self.positive if truth else self.negative
+            bin_ = min(int((self._place(point) + EDGE) * self._scale), self._bins - 1)
+            side[bin_] = side.get(bin_, 0) + 1
+            if self.task == "binary":
+                self._take_probability(point, truth)
+
+    def _take_class(self, marks: Marks) -> None:
+        of_outcome, top, right, squares = marks
+        self.loss += log_loss(of_outcome, True)
+        self.squared += squares - 2.0 * of_outcome + 1.0
+        self.right += right
+        self.curve.add(top, right)
+
+    def _take_probability(self, probability: float, truth: bool) -> None:
+        self.loss += log_loss(probability, truth)
+        error = probability - truth
+        self.squared += error * error
+        if (probability >= self.threshold) == truth:
+            self.right += 1
+            self.hits += truth
+        elif truth:
+            self.misses += 1
+        else:
+            self.alarms += 1
+        self.curve.add(probability, truth)
+
+    def take_all(self, points: Sequence[Point], outcomes: Sequence[Outcome]) -> None:
+        """Take many, as `take` one by one does but for rounding, and faster."""
+        if self.task == "anomaly" or len(points) < _FEW:
+            for point, outcome in zip(points, outcomes, strict=True):
+                self.take(point, outcome)
+            return
+        values = np.array(points, dtype=float)
+        self.n += len(points)
+        if self.task == "multiclass":
+            self._take_classes(values)
+        elif self.task == "regression":
+            with np.errstate(over="ignore"):  # left out of the report, as other measures that are not defined
+                errors = values - np.array(outcomes, dtype=float)
+                self.loss += float(np.abs(errors).sum())
+                self.squared += float((errors * errors).sum())
+                self.error += float(errors.sum())
+        else:
+            self._take_probabilities(values, np.array(outcomes, dtype=bool))
+
+    def _take_classes(self, marks: npt.NDArray[np.float64]) -> None:
+        of_outcome, top, right, squares = marks.T
+        self.loss += _log_losses(of_outcome)
+        self.squared += float((squares - 2.0 * of_outcome + 1.0).sum())
+        self.right += int(right.sum())
+        self.curve.add_all(top, right.astype(bool))
+
+    def _take_probabilities(self, values: npt.NDArray[np.float64], truths: npt.NDArray[np.bool_]) -> None:
+        said = values >= self.threshold
+        self.loss += _log_losses(np.where(truths, values, 1.0 - values))
+        self.squared += float(((values - truths) ** 2).sum())
+        self.right += int((said == truths).sum())
+        self.hits += int((said & truths).sum())
+        self.misses += int((~said & truths).sum())
+        self.alarms += int((said & ~truths).sum())
+        self.curve.add_all(values, truths)
+        inside = np.clip(values, SMALLEST, 1.0 - SMALLEST)
+        places = np.clip(np.log(inside / (1.0 - inside)), -EDGE, EDGE)
+        bins = np.minimum(((places + EDGE) * self._scale).astype(int), self._bins - 1)
+        for side, chosen in ((self.positive, bins[truths]), (self.negative, bins[~truths])):
+            _plus(side, dict(zip(*(a.tolist() for a in np.unique(chosen, return_counts=True)), strict=True)))
+
+    def merge(self, other: "Tally") -> None:
+        """Take what another one took. Raises `ValueError` where it is of another task, threshold or fineness."""
+        ours, theirs = (self.task, self.threshold, self._bins), (other.task, other.threshold, other._bins)
+        if ours != theirs:
+            message = f"got a tally of task, threshold and bins {theirs}, expected {ours}; only alike ones add up"
+            raise ValueError(message)
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        _plus(self.negative, other.negative)
+        _plus(self.positive, other.positive)
+        self.curve.merge(other.curve)
+
+    def report(self) -> Report:
+        """The measures by name; `MEASURES` says what each is."""
+        return {name: value for name, value in self._measures() if value is not None and math.isfinite(value)}
+
+    def _measures(self) -> Iterator[tuple[str, float | None]]:
+        n = self.n
+        if not n:
+            return
+        if self.task == "regression":
+            yield from (("mae", self.loss / n), ("rmse", math.sqrt(self.squared / n)), ("bias", self.error / n))
+            return
+        if self.task != "multiclass":
+            yield "roc_auc", self._roc_auc()
+        if self.task != "anomaly":
+            yield "log_loss", self.loss / n
+            yield "accuracy", self.right / n
+            if self.hits + self.misses + self.alarms:
+                yield "f1", 2 * self.hits / (2 * self.hits + self.misses + self.alarms)
+            yield "brier", self.squared / n
+            yield "calibration_error", self.curve.error()
+
+    def _roc_auc(self) -> float | None:
+        """From two histograms, a trapezoid inside each bin."""
+        negative, positive = np.zeros(self._bins), np.zeros(self._bins)
+        for side, counts in ((negative, self.negative), (positive, self.positive)):
+            side[list(counts)] = list(counts.values())
         pairs = negative.sum() * positive.sum()
         if not pairs:
             return None
         below = np.cumsum(negative) - negative / 2.0
         return float((positive * below).sum() / pairs)
 
-
-class Tally:
-    """Measures of every prediction so far, in fixed memory.
-
-    Attributes:
-        counts: plain numbers by name; classes seen are counted under "class:<name>".
-        histogram: for the ROC AUC.
-    """
-
-    def __init__(self, task: str, threshold: float) -> None:
-        self.task = task
-        self.threshold = threshold
-        self.counts: dict[str, float] = {}
-        self.histogram = _Histogram(spread if task == "anomaly" else log_odds)
-
-    def add(self, value: Value, outcome: Outcome) -> None:
-        """Take one prediction and what came of it."""
-        self._count("n")
-        if self.task == "regression":
-            error = loss_of(self.task, value, outcome)
-            self._count("absolute", error)
-            self._count("squared", error * error)
-            return
-        self._count(f"class:{outcome}")
-        if isinstance(value, dict):
-            self._count("loss", loss_of(self.task, value, outcome))
-            self._count("wrong", is_wrong(self.task, value, outcome, self.threshold))
-            return
-        self.histogram.add(value, bool(outcome))
-        if self.task == "binary":
-            self._count("loss", log_loss(value, bool(outcome)))
-            self._count(f"{value >= self.threshold}:{bool(outcome)}")
-
-    def report(self) -> Report:
-        """The measures by name."""
-        get = self.counts.get
-        n = get("n", 0.0)
-        if not n:
-            return {}
-        if self.task == "regression":
-            return {"mae": get("absolute", 0.0) / n, "rmse": math.sqrt(get("squared", 0.0) / n)}
-        if self.task == "multiclass":
-            return {
-                "accuracy": 1.0 - get("wrong", 0.0) / n,
-                "log_loss": get("loss", 0.0) / n,
-                "base_rate_log_loss": self._base_rate(),
-            }
-        auc = self.histogram.auc()
-        report = {} if auc is None else {"roc_auc": auc}
-        if self.task == "binary":
-            hits, misses = get("True:True", 0.0), get("False:True", 0.0)
-            alarms, passes = get("True:False", 0.0), get("False:False", 0.0)
-            report |= {"log_loss": get("loss", 0.0) / n, "accuracy": (hits + passes) / n}
-            if hits + misses + alarms:
-                report["f1"] = 2 * hits / (2 * hits + misses + alarms)
-            report["base_rate_log_loss"] = self._base_rate()
-        return report
-
     def state(self) -> dict[str, Any]:
-        """Everything in it, in plain containers."""
+        """Everything in it, in plain containers that are its own."""
         return {
-            "counts": dict(self.counts),
-            "negative": list(self.histogram.negative),
-            "positive": list(self.histogram.positive),
+            "counts": [getattr(self, name) for name in _COUNTS],
+            "negative": dict(self.negative),
+            "positive": dict(self.positive),
+            "curve": [list(self.curve.n), list(self.curve.predicted), list(self.curve.observed)],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Become what `state` was taken from."""
-        self.counts = dict(state["counts"])
-        self.histogram.negative = list(state["negative"])
-        self.histogram.positive = list(state["positive"])
+        for name, count in zip(_COUNTS, state["counts"], strict=True):
+            setattr(self, name, count)
+        self.negative, self.positive = dict(state["negative"]), dict(state["positive"])
+        self.curve.n, self.curve.predicted, self.curve.observed = map(list, state["curve"])
 
-    def _count(self, name: str, amount: float = 1.0) -> None:
-        self.counts[name] = self.counts.get(name, 0.0) + amount
 
-    def _base_rate(self) -> float:
-        return entropy([int(n) for name, n in self.counts.items() if name.startswith("class:")])
+_FEW = 32  # up to there, one by one is faster
+_COUNTS = ("n", "loss", "squared", "error", "right", "hits", "misses", "alarms")
+
+
+def _plus(counts: dict[int, int], more: Mapping[int, int]) -> None:
+    for bin_, n in more.items():
+        counts[bin_] = counts.get(bin_, 0) + n
+
+
+def _log_losses(right: npt.NDArray[np.float64]) -> float:
+    """Sum of what these probabilities of what came cost."""
+    return float(-np.log(np.clip(right, SMALLEST, 1.0 - SMALLEST)).sum())
+
+
+def measured(task: str, threshold: float, points: Sequence[Point], outcomes: Sequence[Outcome]) -> tuple[Report, Curve]:
+    """The measures of `Tally.report` over these predictions, with the ROC AUC exact; and their reliability."""
+    tally = Tally(task, threshold)
+    tally.take_all(points, outcomes)
+    report = tally.report()
+    if "roc_auc" in report:
+        report["roc_auc"] = exact_roc_auc(np.array(points, dtype=float), outcomes) or 0.0
+    return report, tally.curve
 
 
 def measure(task: str, threshold: float, pairs: Sequence[tuple[Value, Outcome]]) -> Report:
-    """The measures of `Tally.report` over these pairs, with the ROC AUC exact."""
-    tally = Tally(task, threshold)
-    for value, outcome in pairs:
-        tally.add(value, outcome)
-    report = tally.report()
-    if "roc_auc" in report:
-        values, outcomes = zip(*pairs, strict=True)
-        report["roc_auc"] = exact_roc_auc(values, outcomes) or 0.0
-    return report
+    """The measures of predictions with what came of them, exactly."""
+    outcomes = [outcome for _, outcome in pairs]
+    return measured(task, threshold, [point_of(*pair) for pair in pairs], outcomes)[0]

@@ -212,13 +212,14 @@ class Report(msgspec.Struct, frozen=True):
         version: the newest version that predicted.
         examples: watched so far.
         quality: measures by what they are over: "total", "rolling" (the pipeline's window), "recent"
-            (the last span of event time), "frozen" and "since_frozen" (both over the examples since there is a frozen
-            copy).
+            (the last span of event time), "mature" (events older than the horizon), "frozen" and "since_frozen" (both
+            over the examples since there is a frozen copy).
         baselines: the same measures, over the same examples as "total" and "rolling", of "base_rate" and "last_label",
             as "rolling_base_rate" and so on.
         calibration: reliability curve over the rolling window; empty where predictions are no probabilities.
         calibration_error: expected calibration error of it.
-        label_delay: quantiles of label time less event time in seconds: "p50", "p90", "p99".
+        label_delay: quantiles of label time less event time in seconds: "p50", "p90", "p99" over the rolling window,
+            "total_p50" and so on over all; expiries are no labels.
         coverage: share of the predictions older than the horizon that got a label; -1.0 where there are none.
         fields: every feature and field.
         drift: for each signal that is watched for alarms, how much of its threshold it has reached (1.0 is an alarm).

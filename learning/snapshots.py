@@ -334,7 +334,8 @@ def _own_modules(pipeline: "Pipeline") -> set[str]:
 
 def _definition(pipeline: "Pipeline") -> str:
     """A hash of what decides, beside the log and the features, what the log is folded to."""
-    text = f"{pipeline.task} {pipeline.baseline_examples} {_described(pipeline.model())}"
+    frozen = pipeline.baseline_examples if pipeline.frozen_at is None else f"version {pipeline.frozen_at}"
+    text = f"{pipeline.task} {frozen} {_described(pipeline.model())}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

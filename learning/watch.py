@@ -6,18 +6,44 @@ known and by the version that made it, so nothing is ever scored by a model that
 
 import pickle
 from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from river import base
 
-from learning import pickles
-from learning.quality import Report, Tally, is_wrong, loss_of, measure
+from learning import pickles, reports
+from learning.baselines import BASELINES, Baselines
+from learning.delays import Delays, exact_quantiles
+from learning.quality import COARSE, Curve, Point, Report, Tally, is_wrong, loss_of, measured, point_of
 from learning.records import DriftEvent, Example, Outcome, Value
+from learning.windows import Cohorts, SpanTally
 
 if TYPE_CHECKING:
     from pipelines.definition import Monitor, Pipeline
 
-_LAYOUT = 1
+_LAYOUT = 2
+
+# What the measures are over, by the prefix of their names; docs/metrics.md is made from it.
+OVER = {
+    "": "all examples so far",
+    "rolling_": "the last examples, as many as the pipeline's `window`",
+    "recent_": "those whose event lies in the last `span` of the pipeline, by event time",
+    "mature_": "those whose event is older than the horizon, so that slow labels are there too",
+    "frozen_": "what the frozen copy says, of all examples since there is one",
+    "online_since_frozen_": "the same examples as `frozen_`, by the model that keeps learning",
+    "base_rate_": "all examples, by a predictor that says how often each outcome has come, or the mean",
+    "last_label_": "all examples, by one that says what came last, as a probability as far as outcomes persist",
+    "rolling_base_rate_": "the last examples, by the first of these",
+    "rolling_last_label_": "by the second",
+}
+
+_BATCH = 256  # examples that are folded at once, since one by one costs several times as much
+
+# Outcome; points of the model and of each baseline; event time, label time; whether it came as a label; what the frozen
+# copy says. Plain tuples, which pickle well.
+_Scored = tuple[Outcome, tuple[Point, ...], int, int, bool, Point | None]
 
 
 class _Monitored:
@@ -54,18 +80,78 @@ class _Monitored:
         return loss_of(self._task, example.prediction, example.outcome)
 
 
+class _Quality:
+    """All that is counted of scored examples, in fixed memory.
+
+    Sums of floats depend on how they are grouped. So what is the same log must be folded in the same batches, wherever
+    between them a watch was saved or asked.
+    """
+
+    def __init__(self, pipeline: "Pipeline") -> None:
+        make = partial(Tally, pipeline.task, pipeline.threshold)
+        self.total, self.frozen, self.since = make(), make(), make()
+        self.beside = [make(COARSE) for _ in BASELINES]
+        self.span = SpanTally(partial(make, COARSE), pipeline.span_ms)
+        self.cohorts = Cohorts(partial(make, COARSE), pipeline.horizon_ms)
+        self.delays = Delays()
+
+    def fold(self, batch: Sequence[_Scored]) -> None:
+        """Count these."""
+        if not batch:
+            return
+        outcomes, points, times, label_times, labelled, frozen = map(list, zip(*batch, strict=True))
+        own, *beside = zip(*points, strict=True)
+        self.total.take_all(own, outcomes)
+        for tally, said in zip(self.beside, beside, strict=True):
+            tally.take_all(said, outcomes)
+        self.span.take_all(times, own, outcomes)
+        self.cohorts.take_all(times, label_times, labelled, own, outcomes)
+        self.delays.add_all(_delays(batch))
+        since = [i for i, point in enumerate(frozen) if point is not None]
+        self.frozen.take_all([frozen[i] for i in since], [outcomes[i] for i in since])
+        self.since.take_all([own[i] for i in since], [outcomes[i] for i in since])
+
+    def state(self) -> dict[str, Any]:
+        """Everything in it, in plain containers that are its own."""
+        return {
+            "tallies": [tally.state() for tally in self._tallies()],
+            "span": self.span.state(),
+            "cohorts": self.cohorts.state(),
+            "delays": dict(self.delays.bins),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` was taken from."""
+        for tally, saved in zip(self._tallies(), state["tallies"], strict=True):
+            tally.restore(saved)
+        self.span.restore(state["span"])
+        self.cohorts.restore(state["cohorts"])
+        self.delays.bins = dict(state["delays"])
+
+    def _tallies(self) -> list[Tally]:
+        return [self.total, self.frozen, self.since, *self.beside]
+
+
+def _delays(scored: Iterable[_Scored]) -> list[int]:
+    return [label_ms - time_ms for _, _, time_ms, label_ms, labelled, _ in scored if labelled]
+
+
 class Watch:
     """Quality and drift of one model.
 
     Attributes:
         offset: offset of the last record observed; -1 before the first.
+        label_ms: the latest label time observed; 0 before the first.
     """
 
     def __init__(self, pipeline: "Pipeline") -> None:
         self._pipeline = pipeline
         self.offset = -1
-        self._total, self._frozen, self._since = (Tally(pipeline.task, pipeline.threshold) for _ in range(3))
-        self._recent: deque[tuple[Value, Outcome]] = deque(maxlen=pipeline.window)
+        self.label_ms = 0
+        self._quality = _Quality(pipeline)
+        self._batch: list[_Scored] = []  # not folded yet
+        self._recent: deque[_Scored] = deque(maxlen=pipeline.window)
+        self._baselines = Baselines(pipeline.task)
         self._monitored = [_Monitored(pipeline, monitor) for monitor in pipeline.drift]
 
     def observe(self, offset: int, record: Example, learner_frozen_prediction: Value | None) -> list[DriftEvent]:
@@ -79,38 +165,100 @@ class Watch:
         self.offset = offset
         if record.source == "correction" or record.schema != self._pipeline.feature_set.schema:
             return []
-        self._total.add(record.prediction, record.outcome)
-        self._recent.append((record.prediction, record.outcome))
-        if learner_frozen_prediction is not None:
-            self._frozen.add(learner_frozen_prediction, record.outcome)
-            self._since.add(record.prediction, record.outcome)
+        self._score(record, learner_frozen_prediction)
         fed = ((monitored, monitored.feed(record)) for monitored in self._monitored)
         return [self._event(m, value, offset, record) for m, value in fed if value is not None]
 
-    def report(self) -> Report:
-        """Every measure that is defined by now: all so far, `rolling_`, `frozen_` and `online_since_frozen_`.
+    def _score(self, record: Example, frozen: Value | None) -> None:
+        outcome, baselines = record.outcome, self._baselines
+        said = (
+            point_of(record.prediction, outcome),
+            point_of(baselines.base_rate(), outcome),
+            point_of(baselines.last_label(), outcome),
+        )
+        baselines.learn(outcome)
+        self.label_ms = max(self.label_ms, record.label_time_ms)
+        beside = None if frozen is None else point_of(frozen, outcome)
+        scored = (outcome, said, record.time_ms, record.label_time_ms, record.source != "expiry", beside)
+        self._recent.append(scored)
+        self._batch.append(scored)
+        if len(self._batch) == _BATCH:
+            self._quality.fold(self._batch)
+            self._batch = []
 
-        The last two are over the same examples: those resolved since there is a frozen copy.
-        """
-        pipeline = self._pipeline
-        beside = {
-            "rolling": measure(pipeline.task, pipeline.threshold, self._recent),
-            "frozen": self._frozen.report(),
-            "online_since_frozen": self._since.report(),
-        }
-        report = self._total.report()
-        for prefix, measures in beside.items():
-            report |= {f"{prefix}_{k}": v for k, v in measures.items() if k != "base_rate_log_loss"}
+    def _so_far(self) -> _Quality:
+        """What is counted, with what has not been folded yet."""
+        quality = _Quality(self._pipeline)
+        quality.restore(self._quality.state())
+        quality.fold(self._batch)
+        return quality
+
+    def report(self) -> Report:
+        """Every measure that is defined by now, by `OVER` and `learning.quality.MEASURES`."""
+        so_far = self._so_far()
+        quality, baselines = self._of_model(so_far), self._of_baselines(so_far)
+        quality["online_since_frozen"] = quality.pop("since_frozen")
+        report = quality.pop("total")
+        for over, measures in (quality | baselines).items():
+            report |= {f"{over}_{name}": value for name, value in measures.items()}
         return report
+
+    def fill(self, report: reports.Report) -> reports.Report:
+        """The report, with what the log tells about quality in it."""
+        so_far = self._so_far()
+        calibration = self._rolling(0)[1]
+        return msgspec.structs.replace(
+            report,
+            task=self._pipeline.task,
+            offset=self.offset,
+            label_ms=self.label_ms,
+            examples=so_far.total.n,
+            quality={over: measures for over, measures in self._of_model(so_far).items() if measures},
+            baselines={over: measures for over, measures in self._of_baselines(so_far).items() if measures},
+            calibration=[reports.Bin(*bin_) for bin_ in calibration.bins()],
+            calibration_error=calibration.error() or 0.0,
+            label_delay=self._label_delay(so_far),
+        )
+
+    def labelled(self) -> dict[int, int]:
+        """How many predictions got a label so far, by the start in ms of their cohort; see `Cohorts.labelled`."""
+        return self._so_far().cohorts.labelled()
+
+    def _of_model(self, so_far: _Quality) -> dict[str, Report]:
+        return {
+            "total": so_far.total.report(),
+            "rolling": self._rolling(0)[0],
+            "recent": so_far.span.tally().report(),
+            "mature": so_far.cohorts.mature.report(),
+            "frozen": so_far.frozen.report(),
+            "since_frozen": so_far.since.report(),
+        }
+
+    def _of_baselines(self, so_far: _Quality) -> dict[str, Report]:
+        total = {name: tally.report() for name, tally in zip(BASELINES, so_far.beside, strict=True)}
+        return total | {f"rolling_{name}": self._rolling(i)[0] for i, name in enumerate(BASELINES, 1)}
+
+    def _rolling(self, who: int) -> tuple[Report, Curve]:
+        """Over the last examples, the model (0) or a baseline."""
+        points = [said[who] for _, said, *_ in self._recent]
+        return measured(self._pipeline.task, self._pipeline.threshold, points, [scored[0] for scored in self._recent])
+
+    def _label_delay(self, so_far: _Quality) -> Report:
+        total = {f"total_{name}": value for name, value in so_far.delays.quantiles().items()}
+        return exact_quantiles(_delays(self._recent)) | total
 
     def dump(self) -> bytes:
         """Its whole state; `load` continues from it."""
         state = {
             "layout": _LAYOUT,
             "signals": self._signals(),
+            "settings": self._settings(),
             "offset": self.offset,
-            "tallies": [tally.state() for tally in (self._total, self._frozen, self._since)],
+            "label_ms": self.label_ms,
+            "quality": self._quality.state(),
+            "batch": self._batch,  # for the most part the same tuples as the last ones of `recent`, pickled once
             "recent": list(self._recent),
+            "baselines": self._baselines.state(),
             "detectors": [monitored.detector for monitored in self._monitored],
             "detections": [monitored.detections for monitored in self._monitored],
         }
@@ -127,15 +275,33 @@ class Watch:
         if state["signals"] != watch._signals():
             message = f"got monitors {state['signals']}, the pipeline has {watch._signals()}; rebuild from the log"
             raise ValueError(message)
-        watch.offset = state["offset"]
-        for tally, saved in zip((watch._total, watch._frozen, watch._since), state["tallies"], strict=True):
-            tally.restore(saved)
-        watch._recent.extend(state["recent"])
+        if state["settings"] != watch._settings():
+            message = f"got settings {state['settings']}, the pipeline has {watch._settings()}; rebuild from the log"
+            raise ValueError(message)
+        watch._restore(state)
+        return watch
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.offset, self.label_ms = state["offset"], state["label_ms"]
+        self._quality.restore(state["quality"])
+        self._batch = list(state["batch"])
+        self._recent.extend(state["recent"])
+        self._baselines.restore(state["baselines"])
         for monitored, detector, detections in zip(
-            watch._monitored, state["detectors"], state["detections"], strict=True
+            self._monitored, state["detectors"], state["detections"], strict=True
         ):
             monitored.detector, monitored.detections = detector, detections
-        return watch
+
+    def _settings(self) -> dict[str, Any]:
+        """What the tallies depend on: with another of these, old numbers and new ones do not add up."""
+        pipeline = self._pipeline
+        return {
+            "task": pipeline.task,
+            "threshold": pipeline.threshold,
+            "horizon_ms": pipeline.horizon_ms,
+            "span_ms": pipeline.span_ms,
+            "frozen": [pipeline.baseline_examples, pipeline.frozen_at],
+        }
 
     def _signals(self) -> list[list[str]]:
         return [[m.signal, type(m.detector).__name__] for m in self._monitored]

@@ -14,7 +14,7 @@ from river import base, drift
 
 from features import FeatureDefinitionError, FeatureSet
 from pipelines.errors import DefinitionError, nearest
-from pipelines.models import Task, check_seeds, checked_model, outcome_type, task_of
+from pipelines.models import Task, check_seeds, checked_model, learning_rate_of, outcome_type, task_of
 from pipelines.streams import Event, Label, Message, Stream, annotations_of, shown
 
 __all__ = [
@@ -23,11 +23,15 @@ __all__ = [
     "Label",
     "Monitor",
     "Pipeline",
+    "Reaction",
     "Stream",
     "Task",
+    "boost",
     "on_feature",
     "on_loss",
     "on_prediction",
+    "relearn",
+    "reset",
 ]
 
 Expired = Literal["drop", "negative"]
@@ -65,6 +69,35 @@ def on_feature(name: str, detector: Callable[[], Any] | None = None) -> Monitor:
     return Monitor(_FEATURE + name, drift.ADWIN if detector is None else detector)
 
 
+class Reaction(msgspec.Struct, frozen=True):
+    """What is done to the model when its loss raises an alarm; a control record in the training log.
+
+    Attributes:
+        action: "relearn" or "boost".
+        examples: how many of the newest ones a new model learns again, or how many the boost is for.
+        factor: what the learning rate is multiplied by, for a boost.
+    """
+
+    action: Literal["relearn", "boost"]
+    examples: int = 0
+    factor: float | None = None
+
+
+def reset() -> Reaction:
+    """Begin with a new model, which has learned nothing."""
+    return Reaction("relearn")
+
+
+def relearn(examples: int) -> Reaction:
+    """Begin with a new model that learns the newest examples again."""
+    return Reaction("relearn", examples)
+
+
+def boost(factor: float, examples: int) -> Reaction:
+    """Learn faster for a number of examples; for models whose optimizer has a constant learning rate."""
+    return Reaction("boost", examples, factor)
+
+
 class Pipeline:
     """Events, features, model and labels of one stream that learns and predicts.
 
@@ -78,9 +111,14 @@ class Pipeline:
         expired: an event without label within the horizon is dropped, or learned as False.
         corrected: a label that changes a known outcome goes to the training log only, or is learned too.
         drift: signals to watch.
+        react: what is done when the loss raises an alarm: nothing, or `reset()`, `relearn(...)` or `boost(...)`.
+        budget: false alarms a day of event time that all alarms together are held to.
+        cycle: the cycle that the data follow; what is compared are whole ones, since an hour of the night is no drift.
         threshold: predictions from here on count as True in accuracy and F1.
         window: how many of the last predictions the rolling metrics are over.
+        span: how much of the latest event time the recent metrics are over.
         baseline_examples: the frozen copy that the model is compared with is what it was after that many examples.
+        frozen_at: or what it was at that version, as predictions and `headwater status` tell versions.
         source: gives the events and labels of a data set, merged in time order.
         description: one line about it.
 
@@ -89,6 +127,8 @@ class Pipeline:
         labels: how to read the labels.
         feature_set: the features, compiled.
         horizon_ms: the horizon in milliseconds.
+        span_ms: the span in milliseconds.
+        cycle_ms: the cycle in milliseconds.
         task: what the model does: "binary", "multiclass", "regression" or "anomaly".
         predictions_topic: predictions are written to it.
         training_log_topic: what is learned.
@@ -115,9 +155,14 @@ class Pipeline:
         expired: Expired = "drop",
         corrected: Corrected = "log",
         drift: Sequence[Monitor] = (),
+        react: Reaction | None = None,
+        budget: float = 1 / 30,
+        cycle: timedelta = timedelta(days=1),
         threshold: float = 0.5,
         window: int = 1000,
+        span: timedelta = timedelta(days=1),
         baseline_examples: int = 5000,
+        frozen_at: int | None = None,
         source: Source | None = None,
         description: str = "",
     ) -> None:
@@ -135,7 +180,7 @@ class Pipeline:
         self.incidents_topic = f"{name}.incidents"
         self._check_streams()
         self.horizon = horizon
-        self.horizon_ms = _checked_horizon(place, horizon)
+        self.horizon_ms = _checked_duration(place, "horizon", horizon)
         self.feature_set = _feature_set(place, features, self.events)
         self.model = model
         outcome = outcome_type(label)
@@ -151,9 +196,15 @@ class Pipeline:
             )
             raise DefinitionError(message)
         self.drift = tuple(self._checked_monitor(monitor) for monitor in _checked_list(place, "drift", drift))
+        self.react = _checked_reaction(place, react, made)
+        self.budget = _checked_budget(place, budget)
+        self.cycle_ms = _checked_duration(place, "cycle", cycle)
         self.threshold = _checked_threshold(place, self.task, threshold)
         self.window = _checked_count(place, "window", window)
+        self.span = span
+        self.span_ms = _checked_duration(place, "span", span)
         self.baseline_examples = _checked_count(place, "baseline_examples", baseline_examples)
+        self.frozen_at = None if frozen_at is None else _checked_count(place, "frozen_at", frozen_at)
         if source is not None and not callable(source):
             message = (
                 f"{place}: got source {shown(type(source))}, expected a callable; pass the function, not its result"
@@ -269,11 +320,11 @@ def _checked_struct(place: str, role: str, struct: Any, base_: type[Message]) ->
     return struct
 
 
-def _checked_horizon(place: str, horizon: Any) -> int:
-    if not isinstance(horizon, timedelta) or horizon < timedelta(milliseconds=1):
-        message = f"{place}: got horizon {horizon!r}, expected a positive timedelta; write timedelta(days=2)"
+def _checked_duration(place: str, role: str, value: Any) -> int:
+    if not isinstance(value, timedelta) or value < timedelta(milliseconds=1):
+        message = f"{place}: got {role} {value!r}, expected a positive timedelta; write timedelta(days=2)"
         raise DefinitionError(message)
-    return horizon // timedelta(milliseconds=1)
+    return value // timedelta(milliseconds=1)
 
 
 def _checked_list(place: str, role: str, values: Any) -> Sequence[Any]:
@@ -301,6 +352,42 @@ def _checked_choice(place: str, role: str, value: Any, choices: Any) -> Any:
         message = f"{place}: got {role}={value!r}, expected one of {', '.join(map(repr, known))}; correct it"
         raise DefinitionError(message)
     return value
+
+
+def _checked_reaction(place: str, reaction: Any, model: Any) -> Reaction | None:
+    if reaction is None:
+        return None
+    if not isinstance(reaction, Reaction):
+        message = (
+            f"{place}: got react={reaction!r}, expected None, reset(), relearn(examples) or boost(factor, examples)"
+        )
+        raise DefinitionError(message)
+    least = 1 if reaction.action == "boost" else 0
+    if not isinstance(reaction.examples, int) or isinstance(reaction.examples, bool) or reaction.examples < least:
+        message = f"{place}: react: got {reaction.examples!r} examples, expected a whole number of at least {least}"
+        raise DefinitionError(message)
+    if reaction.action == "boost":
+        factor = reaction.factor
+        if not isinstance(factor, int | float) or not 0 < factor <= 1000:
+            message = f"{place}: react: got factor {factor!r}, expected a number above 0 and at most 1000; 4 is a start"
+            raise DefinitionError(message)
+        if learning_rate_of(model) is None:
+            message = (
+                f"{place}: react: got boost for a model without a constant learning rate, expected a last step whose"
+                " optimizer has one, as linear_model.LogisticRegression has; relearn(examples) works with any model"
+            )
+            raise DefinitionError(message)
+    return reaction
+
+
+def _checked_budget(place: str, value: Any) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
+    if not number:
+        message = (
+            f"{place}: got budget={value!r}, expected false alarms a day above 0 and at most 1; 1 / 30 is one a month"
+        )
+        raise DefinitionError(message)
+    return float(value)
 
 
 def _checked_threshold(place: str, task: Task, value: Any) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, get_type_hints
 
 from river import base, compose
+from river.optim import schedulers
 
 from pipelines.errors import DefinitionError
 from pipelines.streams import Label, annotations_of, kinds_of, shown
@@ -136,3 +137,16 @@ _REMEDIES = {
 
 def _kind(value: object) -> str:
     return f"a {type(value).__name__}"
+
+
+def learning_rate_of(model: Any) -> Any:
+    """The constant schedule of the optimizer of a model's last step, `river.optim.schedulers.Constant`, or None."""
+    rate = getattr(getattr(last_step(model), "optimizer", None), "lr", None)
+    return rate if isinstance(rate, schedulers.Constant) else None
+
+
+def last_step(model: Any) -> Any:
+    """The last step of a River pipeline, or the model itself."""
+    steps = getattr(model, "steps", None)
+    last = list(steps.values())[-1] if isinstance(steps, dict) and steps else model
+    return model if last is model else last_step(last)

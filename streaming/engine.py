@@ -25,7 +25,14 @@ from streaming.unit import Chunk, Output, Unit
 
 log = logging.getLogger(__name__)
 
-OWNERS_GAUGES: tuple[GaugeName, ...] = ("consumer_lag", "quality")  # what only the owner of a unit can say
+OWNERS_GAUGES: tuple[GaugeName, ...] = (
+    "consumer_lag",
+    "quality",
+    "input",
+    "drift",
+    "label_coverage",
+    "incidents_open",
+)  # what only the owner of a unit can say
 
 
 class Group(msgspec.Struct, frozen=True):

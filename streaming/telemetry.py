@@ -20,6 +20,7 @@ CounterName = Literal[
     "training_examples_total",
     "model_errors_total",
     "drift_total",
+    "alarms_total",
     "dead_letters_total",
     "snapshots_total",
     "snapshots_refused_total",
@@ -30,6 +31,10 @@ GaugeName = Literal[
     "learning_frozen",
     "control_offset",
     "quality",
+    "input",
+    "drift",
+    "label_coverage",
+    "incidents_open",
     "consumer_lag",
     "recovery_seconds",
     "snapshot_version",
@@ -98,6 +103,39 @@ CATALOGUE: Mapping[MetricName, Metric] = {
         " `headwater tail dead-letters`.",
         ("reason",),
         ("learning.intake.DeadLetterReason",),
+    ),
+    "alarms_total": Metric(
+        "counter",
+        "Alarms raised. Each is part of an incident: `headwater incident`.",
+        ("kind",),
+        ("learning.reports.AlarmKind",),
+    ),
+    "input": Metric(
+        "gauge",
+        "How a feature or a field of the events is beside its reference: `psi`, `ks` and the share that is `missing`."
+        " Only on the worker that owns the training log.",
+        ("field", "statistic"),
+        ("the pipeline's features and fields", "psi, ks, missing"),
+    ),
+    "drift": Metric(
+        "gauge",
+        "How much of its threshold a signal has reached; `data` is that of all inputs together, and 1 is an alarm. Only"
+        " on the worker that owns the training log.",
+        ("signal",),
+        ("data, loss, label_delay, prediction, and the pipeline's features and fields",),
+    ),
+    "label_coverage": Metric(
+        "gauge",
+        "Share of predictions older than the horizon that got a label; -1 where there are none. Only on the worker that"
+        " owns the training log.",
+        ("pipeline",),
+        ("one",),
+    ),
+    "incidents_open": Metric(
+        "gauge",
+        "Open incidents: `headwater incident`. Only on the worker that owns the training log.",
+        ("pipeline",),
+        ("one",),
     ),
     "model_version": Metric("gauge", "Version of the model that scores now: an offset in the training log."),
     "model_lag": Metric(

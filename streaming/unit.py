@@ -76,7 +76,7 @@ class Unit:
         self.state = state
         self.open = True
         self.progress: Any = None
-        self.before_cut: Callable[[], None] | None = None
+        self.before_cut: Callable[[Unit], None] | None = None
         self.lag: dict[str, int] = {}
         self._asked: dict[TopicPartition, list[tuple[int, Any]]] = {tp: [] for tp in offsets}
         self._read_to: dict[TopicPartition, Any] = {}
@@ -155,7 +155,7 @@ class Unit:
         in memory now belongs exactly to the records before the marks.
         """
         if self.before_cut is not None:
-            self.before_cut()
+            self.before_cut(self)
         outputs: dict[TopicPartition, Sequence[Output]] = dict(self._outputs)
         self._outputs = {}
         for part in self.state.values():

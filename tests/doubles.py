@@ -100,6 +100,8 @@ def tiny_pipeline(**overrides: Any) -> Any:
         "corrected": "log",
         "threshold": 0.5,
         "window": 10,
+        "span_ms": HOUR,
+        "frozen_at": None,
         "baseline_examples": 5,
         "drift": [],
     }

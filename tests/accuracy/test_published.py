@@ -88,7 +88,7 @@ def test_flights_are_predicted_better_by_a_model_that_keeps_learning() -> None:
     assert (result.matched, result.expired, result.waiting) == (327_346, 1_173, 2)
     assert result.dead_letters == result.model_errors == result.late_events == 0
     assert result.metrics["roc_auc"] >= 0.895
-    assert result.metrics["log_loss"] < 0.6 * result.metrics["base_rate_log_loss"]
+    assert result.metrics["log_loss"] < 0.6 * result.baselines["base_rate"]["log_loss"]
     assert result.frozen is not None
     assert result.metrics["since_frozen_roc_auc"] >= result.frozen["since_frozen_roc_auc"] + 0.015
     assert result.metrics["since_frozen_log_loss"] < result.frozen["since_frozen_log_loss"]

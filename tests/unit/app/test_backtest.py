@@ -25,6 +25,7 @@ VALUES: dict[str, Any] = {
     "late": 0,
     "metrics": {"roc_auc": 0.948728, "since_frozen_roc_auc": 0.95},
     "frozen": None,
+    "baselines": {"base_rate": {"roc_auc": 0.51}, "last_label": {"roc_auc": 0.62, "since_frozen_roc_auc": 0.63}},
 }
 
 
@@ -34,20 +35,34 @@ def shown(**changes: Any) -> str:
     return out.getvalue()
 
 
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().replace("┃", "│").strip("│").split("│")]
+
+
 def test_table_has_the_metrics_and_the_counts_that_say_something() -> None:
     lines = shown().splitlines()
     assert lines[0].strip() == "phishing: 1,250 events, 1,250 predictions, 0 labels, 3 model errors in 1.2 s"
-    assert any("roc_auc" in line and "0.948728" in line for line in lines)
-    assert "frozen" not in lines[2]
+    assert cells(lines[2]) == ["metric", "keeps learning", "base rate", "last label"]
+    assert ["roc_auc", "0.948728", "0.510000", "0.620000"] in map(cells, lines)
 
 
 def test_table_shows_the_frozen_copy_beside_where_there_is_one() -> None:
-    lines = shown(frozen={"since_frozen_roc_auc": 0.9}).splitlines()
-    assert "keeps learning" in lines[2]
-    assert "frozen" in lines[2]
-    (row,) = [line for line in lines if "since_frozen_roc_auc" in line]
-    assert "0.950000" in row
-    assert "0.900000" in row
+    rows = [cells(line) for line in shown(frozen={"since_frozen_roc_auc": 0.9}).splitlines()]
+    assert rows[2] == ["metric", "keeps learning", "frozen", "base rate", "last label"]
+    assert rows[4] == ["roc_auc", "0.948728", "", "0.510000", "0.620000"]
+    assert rows[6:8] == [
+        ["since frozen:", "", "", "", ""],
+        ["roc_auc", "0.950000", "0.900000", "", "0.630000"],
+    ]
+
+
+def test_table_is_no_wider_than_a_terminal() -> None:
+    result, seconds = backtest.run(phishing, 1_451_606_400_000, Console(file=io.StringIO()))
+    out = io.StringIO()
+    Console(file=out, width=80).print(table(phishing, as_dict(phishing, result, seconds)))
+    rows = [cells(line) for line in out.getvalue().splitlines()]
+    assert ["metric", "keeps learning", "frozen", "base rate", "last label"] in rows
+    assert [len(row) for row in rows if row[0] == "calibration_error"] == [5, 5]
 
 
 def test_freezing_is_where_it_was_asked_for_or_where_the_data_set_is_known_to_change() -> None:
@@ -63,6 +78,8 @@ def test_result_of_a_run_is_json() -> None:
     values = as_dict(phishing, result, seconds)
     assert values["events"] == values["examples"] == 1_250
     assert json.loads(json.dumps(values, allow_nan=False)) == values
+    assert set(values["baselines"]["last_label"]) == set(values["metrics"])
+    assert sum(bin_["n"] for bin_ in values["calibration"]) == 1_250
 
 
 def test_pipeline_without_data_set_says_how_to_give_it_one() -> None:

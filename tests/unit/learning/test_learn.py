@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from river import anomaly, linear_model, naive_bayes, preprocessing, tree
 
-from learning.learn import Learner, ModelError, learning_rate_of
+from learning.learn import Learner, ModelError
 from learning.records import Control, Correction, Example, LogRecord, Outcome
+from pipelines.models import learning_rate_of
 from tests.doubles import FixedModel, FixedProbabilities, TinyFeatures, tiny_pipeline
 from tests.folds import fold
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from river import metrics as river_metrics
 
-from learning.quality import Tally, exact_roc_auc, measure
+from learning.quality import Curve, Tally, exact_roc_auc, measure
 
 metrics: Any = river_metrics  # River's constructors carry no types
 
@@ -69,11 +69,30 @@ def test_binary_measures_are_rivers() -> None:
     assert {name: ours[name] for name in theirs} == pytest.approx({n: m.get() for n, m in theirs.items()})
 
 
-def test_base_rate_is_the_loss_of_always_saying_the_share() -> None:
-    pairs: list[Any] = [(0.9, True), (0.1, False), (0.1, False), (0.2, False)]
-    share = 0.25
-    expected = -(share * math.log(share) + (1 - share) * math.log(1 - share))
-    assert measure("binary", 0.5, pairs)["base_rate_log_loss"] == pytest.approx(expected)
+def test_calibration_error_and_brier_score_by_hand() -> None:
+    pairs: list[Any] = [(0.9, True), (1.0, False), (0.12, False), (0.18, False), (0.35, True)]
+    got = measure("binary", 0.5, pairs)
+    # Bins: [0.9, 1] with mean 0.95 and half of them True, [0.1, 0.2) with 0.15 and none, [0.3, 0.4) with 0.35 and all.
+    assert got["calibration_error"] == pytest.approx((2 * abs(0.95 - 0.5) + 2 * 0.15 + 1 * 0.65) / 5)
+    assert got["brier"] == pytest.approx((0.1**2 + 1 + 0.12**2 + 0.18**2 + 0.65**2) / 5)
+
+
+def test_calibration_of_several_classes_is_of_the_most_probable_one() -> None:
+    pairs: list[Any] = [({"a": 0.7, "b": 0.3}, "a"), ({"a": 0.75, "b": 0.25}, "b"), ({"a": 0.4, "b": 0.6}, "b")]
+    got = measure("multiclass", 0.5, pairs)
+    assert got["calibration_error"] == pytest.approx((2 * abs(0.725 - 0.5) + 0.4) / 3)
+    assert got["brier"] == pytest.approx((2 * 0.3**2 + 2 * 0.75**2 + 2 * 0.4**2) / 3)
+
+
+def test_brier_score_of_a_class_that_was_given_no_probability() -> None:
+    assert measure("multiclass", 0.5, [({"a": 1.0}, "b")])["brier"] == 2.0
+
+
+def test_probability_beyond_its_range_lies_in_the_outermost_bin() -> None:
+    curve = Curve()
+    for probability in (-0.5, 0.0, 1.0, 1e300):
+        curve.add(probability, True)
+    assert (curve.n[0], curve.n[-1]) == (2, 2)
 
 
 def test_regression_measures_are_rivers() -> None:
@@ -83,7 +102,13 @@ def test_regression_measures_are_rivers() -> None:
     for value, outcome in pairs:
         mae.update(outcome, value)
         rmse.update(outcome, value)
-    assert measure("regression", 0.5, pairs) == pytest.approx({"mae": mae.get(), "rmse": rmse.get()})
+    bias = sum(value - outcome for value, outcome in pairs) / len(pairs)
+    assert measure("regression", 0.5, pairs) == pytest.approx({"mae": mae.get(), "rmse": rmse.get(), "bias": bias})
+
+
+def test_errors_too_large_for_a_number_are_left_out() -> None:
+    pairs: list[Any] = [(1e308, -1e308), (0.0, 1.0)] * 30
+    assert measure("regression", 0.5, pairs) == measure("regression", 0.5, pairs[:4]) == {}
 
 
 def test_multiclass_measures_by_hand() -> None:
@@ -99,7 +124,7 @@ def test_certain_and_wrong_costs_a_finite_loss() -> None:
 
 def test_measure_that_is_not_defined_is_left_out() -> None:
     assert measure("binary", 0.5, []) == {}
-    assert set(measure("binary", 0.5, [(0.1, False)])) == {"log_loss", "accuracy", "base_rate_log_loss"}
+    assert set(measure("binary", 0.5, [(0.1, False)])) == {"log_loss", "accuracy", "brier", "calibration_error"}
 
 
 def test_anomaly_scores_beyond_one_keep_their_order() -> None:

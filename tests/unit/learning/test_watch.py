@@ -1,15 +1,18 @@
 """Quality and drift over the training log."""
 
+import math
 import pickle
 import random
 from typing import Any
 
+import msgspec
 import pytest
 from river import drift as river_drift
 
-from learning.quality import measure
+from learning.quality import MEASURES, measure
 from learning.records import Example, Outcome, Value
-from learning.watch import Watch
+from learning.reports import Bin, Report
+from learning.watch import OVER, Watch
 from tests.doubles import TinyFeatures, monitor, tiny_pipeline
 
 drift: Any = river_drift  # River's constructors carry no types
@@ -52,7 +55,6 @@ def test_report_measures_all_and_the_last_of_them() -> None:
     for name in ("roc_auc", "log_loss", "accuracy", "f1"):
         assert report[name] == pytest.approx(everything[name], abs=1e-3)
         assert report[f"rolling_{name}"] == last[name]
-    assert report["base_rate_log_loss"] == everything["base_rate_log_loss"]
     assert not [name for name in report if "frozen" in name]
 
 
@@ -126,12 +128,69 @@ def test_dump_of_other_monitors_or_layout_is_refused() -> None:
 @pytest.mark.parametrize(
     ("task", "value", "outcome", "names"),
     [
-        ("regression", 2.0, 3.5, {"mae", "rmse"}),
-        ("multiclass", {"a": 0.6, "b": 0.4}, "b", {"accuracy", "log_loss", "base_rate_log_loss"}),
+        ("regression", 2.0, 3.5, {"mae", "rmse", "bias"}),
+        ("multiclass", {"a": 0.6, "b": 0.4}, "b", {"accuracy", "log_loss", "brier", "calibration_error"}),
         ("anomaly", 0.7, True, set()),
     ],
 )
 def test_other_tasks_have_their_measures(task: str, value: Value, outcome: Outcome, names: set[str]) -> None:
     watch = Watch(tiny_pipeline(task=task, drift=detectors()))
     watch.observe(0, example(value, outcome), value)
-    assert {n for n in watch.report() if not n.startswith(("rolling", "frozen", "online"))} == names
+    report = watch.report()
+    assert {name for name in report if name in MEASURES} == names
+    for over in OVER:
+        if over != "mature_":  # the only example is not
+            assert {name for name in report if name.removeprefix(over) in names and name.startswith(over)} == {
+                over + name for name in names
+            }
+    assert not [name for name in report if name.startswith("mature_")]
+
+
+def test_base_rate_is_asked_before_it_is_told() -> None:
+    watch = Watch(tiny_pipeline(window=2))
+    for offset, outcome in enumerate([True, True, False, True]):
+        watch.observe(offset, example(0.5, outcome), None)
+    report = watch.report()
+    losses = [-math.log(p) for p in (1 / 2, 2 / 3, 1 - 3 / 4, 3 / 5)]
+    assert report["base_rate_log_loss"] == pytest.approx(sum(losses) / 4)
+    assert report["rolling_base_rate_log_loss"] == pytest.approx(sum(losses[2:]) / 2)
+
+
+def test_expiry_is_scored_but_is_no_label() -> None:
+    watch = Watch(tiny_pipeline())
+    watch.observe(0, example(0.1, False, source="expiry"), None)
+    filled = watch.fill(Report("tiny", 0))
+    assert (filled.examples, filled.quality["total"]["accuracy"], filled.label_delay, watch.labelled()) == (
+        1,
+        1,
+        {},
+        {},
+    )
+    watch.observe(1, example(0.1, False), None)
+    assert watch.labelled() == {0: 1}
+    assert watch.fill(Report("tiny", 0)).label_delay["p50"] == 0.077
+
+
+def test_report_is_filled_with_what_the_log_tells() -> None:
+    watch = Watch(tiny_pipeline(window=4))
+    for offset, (value, outcome) in enumerate([(0.9, True), (0.95, False), (0.1, False), (0.15, False), (0.1, True)]):
+        watch.observe(offset, example(value, outcome), 0.5 if offset > 2 else None)
+    filled = watch.fill(Report("tiny", 5, version=9, dead_letters={"malformed": 0.5}))
+    assert (filled.pipeline, filled.wall_ms, filled.version, filled.dead_letters) == ("tiny", 5, 9, {"malformed": 0.5})
+    assert (filled.offset, filled.label_ms, filled.examples, filled.task) == (4, 77, 5, "binary")
+    assert set(filled.quality) == {"total", "rolling", "recent", "frozen", "since_frozen"}
+    assert set(filled.baselines) == {"base_rate", "last_label", "rolling_base_rate", "rolling_last_label"}
+    assert filled.calibration == [Bin(3, pytest.approx(0.35 / 3), pytest.approx(1 / 3)), Bin(1, 0.95, 0.0)]
+    assert filled.calibration_error == filled.quality["rolling"]["calibration_error"]
+    assert filled.label_delay == pytest.approx(
+        {"p50": 0.077, "p90": 0.077, "p99": 0.077, "total_p50": 0.077, "total_p90": 0.077, "total_p99": 0.077}, rel=0.01
+    )
+    assert msgspec.json.decode(msgspec.json.encode(filled), type=Report) == filled
+
+
+@pytest.mark.parametrize(
+    "other", [{"horizon_ms": 5}, {"span_ms": 5}, {"threshold": 0.7}, {"frozen_at": 3}, {"baseline_examples": 6}]
+)
+def test_dump_of_other_settings_is_refused(other: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="settings"):
+        Watch.load(tiny_pipeline(**other), Watch(tiny_pipeline()).dump())

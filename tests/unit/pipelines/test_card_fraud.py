@@ -111,4 +111,4 @@ def test_silence_is_learned_as_genuine() -> None:
     assert result.expired > 30_000
     assert result.examples == result.matched + result.expired
     assert result.metrics["roc_auc"] > 0.8
-    assert result.metrics["log_loss"] < result.metrics["base_rate_log_loss"]
+    assert result.metrics["log_loss"] < result.baselines["base_rate"]["log_loss"]

@@ -1,0 +1,66 @@
+"""Alarms: each becomes part of an incident, and may change the model; all in the transaction of what raised it."""
+
+import time
+from typing import Any
+
+import msgspec
+from aiokafka import ConsumerRecord
+
+from agents.loop import Loop
+from learning.records import Control, encode
+from learning.reports import Alarm, Incident
+from streaming.unit import Unit
+from tables import monitors
+
+AUTHOR = "headwater"
+KEY = b"control"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def raised(loop: Loop, unit: Unit, alarm: Alarm) -> None:
+    """Make an alarm part of an incident, tell of it, and react as the pipeline says."""
+    loop.metrics.count("alarms_total", kind=alarm.kind)
+    incidents = monitors.incidents(unit, loop.pipeline)
+    control = reaction(loop, incidents.since(alarm.offset), alarm)
+    if control is not None:
+        unit.emit(loop.pipeline.training_log_topic, 0, KEY, encode(control))
+    for incident in incidents.raised(alarm):
+        publish(loop, unit, incident)
+    unit.state[monitors.NAME][monitors.INCIDENTS] = incidents
+
+
+def publish(loop: Loop, unit: Unit, incident: Incident) -> None:
+    """Write an incident's record."""
+    unit.emit(loop.pipeline.incidents_topic, 0, incident.id.encode(), _encode(incident))
+
+
+def reaction(loop: Loop, since: int, alarm: Alarm) -> Control | None:
+    """The control record that an alarm calls for; None where only people are told."""
+    react = loop.pipeline.react
+    if react is None or alarm.kind != "loss":
+        return None
+    why = f"alarm {alarm.id}: {alarm.text}"[:1_000]
+    if react.action == "boost":
+        return Control("boost", wall_ms(), AUTHOR, why, factor=react.factor, examples=react.examples)
+    return Control("relearn", wall_ms(), AUTHOR, why, since=since)
+
+
+def seen(loop: Loop, unit: Unit, offset: int) -> None:
+    """Remember where an example lies, for a reaction that learns the newest ones again."""
+    incidents = monitors.incidents(unit, loop.pipeline)
+    incidents.example(offset)
+    unit.state[monitors.NAME][monitors.INCIDENTS] = incidents
+
+
+def told(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]", control: Control) -> None:
+    """Remember a control record, as something that may explain an alarm."""
+    incidents = monitors.incidents(unit, loop.pipeline)
+    survey = monitors.survey(unit, loop.pipeline)
+    incidents.happened(survey.until_ms, record.offset, control)
+    unit.state[monitors.NAME][monitors.INCIDENTS] = incidents
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,87 @@
+"""What a model must beat: predictors that look at outcomes only, each asked before it is told.
+
+They see the outcomes that the model learns, in the order of the training log, whatever entity they are of.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from learning.records import Outcome, Value
+
+BASELINES = ("base_rate", "last_label")
+
+_TRUE = "True"
+
+
+class Baselines:
+    """The two baselines, which share what they count.
+
+    `base_rate` says how often each class has come. For True or False by the rule of succession, (times + 1) / (n + 2);
+    for several classes likewise over those seen so far, so that a new class costs it what it costs a model that gives it
+    a probability of 0. For regression it says the mean.
+
+    `last_label` says what came last. As a certainty that would cost an infinite log loss, so it is a probability: how
+    often a class was followed by itself, again by the rule of succession; what is left goes to the other classes by
+    their frequencies. Where outcomes persist, its accuracy is that of the no-change classifier (Zliobaite, Bifet, Read,
+    Pfahringer, Holmes (2015), "Evaluation methods and decision theory for classification of streaming data with
+    temporal dependence"); where they do not, it is no worse than the base rate. For regression it says the last value.
+    """
+
+    def __init__(self, task: str) -> None:
+        self._task = task
+        self._n = 0
+        self._mean = 0.0
+        self._last: Outcome | None = None
+        self._times: dict[str, int] = {}
+        self._followed: dict[str, int] = {}  # how often anything came after the class
+        self._stayed: dict[str, int] = {}  # and how often that was the class itself
+
+    def base_rate(self) -> Value:
+        """What the base rate says next."""
+        if self._task == "regression":
+            return self._mean
+        if self._task != "multiclass":
+            return (self._times.get(_TRUE, 0) + 1) / (self._n + 2)
+        total = self._n + len(self._times)
+        return {name: (times + 1) / total for name, times in self._times.items()}
+
+    def last_label(self) -> Value:
+        """What the last label says next."""
+        last = self._last
+        if self._task == "regression":
+            return 0.0 if last is None else float(last)
+        if last is None:
+            return {} if self._task == "multiclass" else 0.5
+        name = str(last)
+        stay = (self._stayed.get(name, 0) + 1) / (self._followed.get(name, 0) + 2)
+        if self._task != "multiclass":
+            return stay if last else 1.0 - stay
+        others = self._n - self._times[name]
+        share = (1.0 - stay) / others if others else 0.0
+        return {other: stay if other == name else times * share for other, times in self._times.items()}
+
+    def learn(self, outcome: Outcome) -> None:
+        """Tell both what came."""
+        self._n += 1
+        if self._task == "regression":
+            self._mean += (float(outcome) - self._mean) / self._n
+            self._last = outcome
+            return
+        outcome = outcome if self._task == "multiclass" else bool(outcome)
+        name = str(outcome)
+        if self._last is not None:
+            before = str(self._last)
+            self._followed[before] = self._followed.get(before, 0) + 1
+            self._stayed[before] = self._stayed.get(before, 0) + (before == name)
+        self._times[name] = self._times.get(name, 0) + 1
+        self._last = outcome
+
+    def state(self) -> dict[str, Any]:
+        """Everything in it, in plain containers that are its own."""
+        counts = [dict(self._times), dict(self._followed), dict(self._stayed)]
+        return {"n": self._n, "mean": self._mean, "last": self._last, "counts": counts}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` was taken from."""
+        self._n, self._mean, self._last = state["n"], state["mean"], state["last"]
+        self._times, self._followed, self._stayed = map(dict, state["counts"])
