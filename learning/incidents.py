@@ -1,7 +1,8 @@
 """Alarms to incidents: what belongs together is one, with the likely cause named by rule.
 
-The owner of the training log keeps it. An incident is open while alarms come, and closed when none has come for a week of
-event time or a day by the clock. Its record is written again whenever it changes; `headwater incident` makes a draft of it.
+The owner of the training log keeps it. An incident is open while alarms come, and closed when none has come for a week
+of event time or a day by the clock. Its record is written again whenever it changes; `headwater incident` makes a draft
+of it.
 """
 
 from typing import TYPE_CHECKING
@@ -208,7 +209,7 @@ def cause_of(alarms: list[Alarm]) -> tuple[Cause, str]:
 
 
 def measures_of(report: Report) -> Measures:
-    """What before and after are compared by: rolling quality, coverage, delay, and the report's other single numbers."""
+    """What before and after are compared by: rolling quality, coverage, delay, and other single numbers of the report."""
     rolling = {f"rolling_{name}": value for name, value in report.quality.get("rolling", {}).items()}
     single = {
         "coverage": report.coverage,
@@ -218,7 +219,6 @@ def measures_of(report: Report) -> Measures:
         "model_lag": float(report.model_lag),
         "dead_letters": sum(report.dead_letters.values()),
     }
-    delays = {
-        f"label_delay_{name}": value for name, value in report.label_delay.items() if not name.startswith("total")
-    }
+    recent = ("p50", "p90", "p99")
+    delays = {f"label_delay_{name}": report.label_delay[name] for name in recent if name in report.label_delay}
     return rolling | single | delays
