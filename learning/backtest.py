@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 PROGRESS_EVERY = 1_000
 
 
-
 class _Who(msgspec.Struct):
     """Points of one predictor: of all examples, and of those since there is a frozen copy."""
 

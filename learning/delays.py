@@ -1,7 +1,7 @@
 """How long labels take: quantiles of a stream of durations in fixed memory."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 

@@ -8,6 +8,7 @@
 
 import math
 import random
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ def test_parts_add_up_to_the_whole(drawn: tuple[str, list[list[Any]]]) -> None:
     merged = Tally(task, 0.5)
     for part in lists:
         merged.merge(tally_of(task, part))
-    assert_alike(merged, tally_of(task, sum(lists, [])))
+    assert_alike(merged, tally_of(task, list(chain.from_iterable(lists))))
 
 
 @pytest.mark.parametrize("task", sorted(VALUES))
@@ -195,8 +196,9 @@ def test_a_watch_goes_on_to_the_last_bit_wherever_it_was_saved_and_asked(task: s
         value = values.get(task, rng.random)()
         outcome = outcomes.get(task, lambda: rng.random() < 0.3)()
         example = Example(
-            "a", "k", offset, offset + rng.randrange(HORIZON), value, 0, [0.0, 0.0], TinyFeatures.schema, outcome, "label"
-        )
+            "a", "k", offset, offset + rng.randrange(HORIZON), value, 0, [0.0, 0.0], TinyFeatures.schema,
+            outcome, "label",
+        )  # fmt: skip
         frozen = value if offset > 100 else None
         whole.observe(offset, example, frozen)
         cut.observe(offset, example, frozen)
