@@ -7,6 +7,7 @@
 """
 
 import math
+import pickle
 import random
 from itertools import chain
 from typing import Any
@@ -132,7 +133,7 @@ def without_auc(report: dict[str, float], over: str) -> dict[str, float]:
 def test_windows_and_cohorts_are_what_a_scan_says(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("learning.watch._BATCH", batch)
 
-    @settings(deadline=None, max_examples=40)
+    @settings(deadline=None, max_examples=20)
     @given(logs())
     def law(log: list[Example]) -> None:
         watch = Watch(tiny_pipeline(horizon_ms=HORIZON, span_ms=SPAN))
@@ -206,4 +207,4 @@ def test_a_watch_goes_on_to_the_last_bit_wherever_it_was_saved_and_asked(task: s
             cut.report()
             cut = Watch.load(pipeline, cut.dump())
     assert cut.report() == whole.report()
-    assert Watch.load(pipeline, cut.dump()).dump() == Watch.load(pipeline, whole.dump()).dump()
+    assert pickle.loads(cut.dump()) == pickle.loads(whole.dump())
