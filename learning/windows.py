@@ -121,10 +121,6 @@ class Cohorts:
         """
         return {tile * self._tile_ms: n for tile, n in sorted(self._labels.items())}
 
-    def mature_before(self) -> int | None:
-        """Start in ms of the first cohort that is not mature; None before the first example."""
-        return None if self._clock is None else self._first * self._tile_ms
-
     def state(self) -> dict[str, Any]:
         """Everything in it, in plain containers."""
         return {
