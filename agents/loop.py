@@ -91,7 +91,7 @@ class Loop:
     def opened(self, unit: Unit) -> None:
         """Have what goes through a unit of events summed up at each of its cuts."""
         if pending.NAME in unit.state:
-            self._collectors[unit] = Collector(self.pipeline, unit.partition, WORKER)
+            self._collectors[unit] = Collector(self.pipeline, unit.partition, WORKER, cycle_ms=self.pipeline.cycle_ms)
             unit.before_cut = self.sum_up
 
     def collector(self, unit: Unit) -> Collector:

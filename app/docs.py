@@ -12,8 +12,10 @@ from pydantic import SecretStr
 from app.settings import PREFIX as SETTING
 from app.settings import Settings
 from learning.intake import DeadLetterReason
+from learning.quality import MEASURES
 from learning.records import DriftEvent, LogRecord, Prediction
 from learning.reports import Incident, Report, Summary
+from learning.watch import OVER
 from pipelines.definition import Pipeline
 from pipelines.loading import load_pipeline
 from streaming.telemetry import CATALOGUE, PREFIX
@@ -39,6 +41,11 @@ def metrics_page() -> str:
         labels = "; ".join(f"`{label}`: {bound}" for label, bound in zip(metric.labels, metric.values, strict=True))
         lines.append(f"| `{PREFIX}{name}` | {metric.kind} | {labels} | {metric.help} |")
     lines += ["", "Reasons of dead letters: " + ", ".join(f"`{reason}`" for reason in reasons()) + "."]
+    lines += ["", "## Quality", "", "`metric` is what a measure is over, then the measure, as in `rolling_log_loss`."]
+    lines += ["", "| begins with | is over |", "|---|---|"]
+    lines += [f"| {f'`{over}`' if over else 'nothing'} | {text} |" for over, text in OVER.items()]
+    lines += ["", "| measure | is |", "|---|---|"]
+    lines += [f"| `{name}` | {text} |" for name, text in MEASURES.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -17,8 +17,8 @@ class Baselines:
     """The two baselines, which share what they count.
 
     `base_rate` says how often each class has come. For True or False by the rule of succession, (times + 1) / (n + 2);
-    for several classes likewise over those seen so far, so that a new class costs it what it costs a model that gives it
-    a probability of 0. For regression it says the mean.
+    for several classes likewise over those seen so far, so that a new class costs it what it costs a model that gives
+    it a probability of 0. For regression it says the mean.
 
     `last_label` says what came last. As a certainty that would cost an infinite log loss, so it is a probability: how
     often a class was followed by itself, again by the rule of succession; what is left goes to the other classes by

@@ -209,7 +209,7 @@ def cause_of(alarms: list[Alarm]) -> tuple[Cause, str]:
 
 
 def measures_of(report: Report) -> Measures:
-    """What before and after are compared by: rolling quality, coverage, delay, and other single numbers of the report."""
+    """What before and after are compared by: rolling quality, coverage, delay, and the single numbers of the report."""
     rolling = {f"rolling_{name}": value for name, value in report.quality.get("rolling", {}).items()}
     single = {
         "coverage": report.coverage,

@@ -32,8 +32,8 @@ def cohort_ms(horizon_ms: int) -> int:
 class SpanTally:
     """Predictions whose event lies in the last span: 12 full tiles of a twelfth and the running one.
 
-    The newest event ends the span. So it reaches back between the span and a twelfth more, and a tile leaves all at once.
-    Examples of older events are passed over.
+    The newest event ends the span. So it reaches back between the span and a twelfth more, and a tile leaves all at
+    once. Examples of older events are passed over.
     """
 
     def __init__(self, make: MakeTally, span_ms: int) -> None:
@@ -71,8 +71,9 @@ class SpanTally:
 class Cohorts:
     """Predictions by the age of their event: what is known of those whose horizon has passed.
 
-    The clock is the latest event or label time so far. A cohort is mature when the horizon of its last event has passed;
-    it is then added to `mature`, and so is what the log has of it later. Those that are not yet are 25 or 26 at most.
+    The clock is the latest event or label time so far. A cohort is mature when the horizon of its last event has
+    passed; it is then added to `mature`, and so is what the log has of it later. Where the horizon is a multiple of 24
+    ms, 25 cohorts at most are not; else a few more.
 
     Attributes:
         mature: all predictions of mature cohorts.
@@ -119,10 +120,6 @@ class Cohorts:
         Of the cohorts that are not mature and of the last 48 that are; of the older ones nothing is said.
         """
         return {tile * self._tile_ms: n for tile, n in sorted(self._labels.items())}
-
-    def mature_before(self) -> int | None:
-        """Start in ms of the first cohort that is not mature; None before the first example."""
-        return None if self._clock is None else self._first * self._tile_ms
 
     def state(self) -> dict[str, Any]:
         """Everything in it, in plain containers."""

@@ -151,7 +151,7 @@ CATALOGUE: Mapping[MetricName, Metric] = {
         "gauge",
         "Prequential quality (predicted before learned), only on the worker that owns the training log.",
         ("metric",),
-        ("learning.watch.Watch.report",),
+        ("what it is over, then the measure, as below",),
     ),
     "consumer_lag": Metric(
         "gauge",

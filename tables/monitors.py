@@ -1,9 +1,10 @@
-"""Monitors: quality and drift detectors, the survey of the data, incidents; one entry each, kept by the log's owner."""
+"""Monitors: what the log's owner keeps of quality, losses, the data and incidents; one entry each."""
 
 import logging
 import pickle
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
 
 from faust import App
 
@@ -31,48 +32,58 @@ class Monitor(Protocol):
         """Its whole state."""
 
 
-KINDS: Mapping[str, type[Watch] | type[Survey] | type[LossAlarm] | type[Incidents]] = {
-    WATCH: Watch,
-    SURVEY: Survey,
-    LOSSES: LossAlarm,
-    INCIDENTS: Incidents,
-}
-
-
 def create(app: App, pipeline: Pipeline) -> StateTable[Monitor]:
     """The table, of one partition, as the training log has."""
+    makers = _makers(pipeline)
 
     def load(key: str, data: bytes) -> Monitor:
-        kind = KINDS[key]
+        make, kind_load = makers[key]
         try:
-            return kind.load(pipeline, data)
+            return kind_load(data)
         except (ValueError, pickle.UnpicklingError) as error:
             # They are a report about the log, not the model; losing their past must not keep a worker down.
-            log.error("the %s cannot be read (%s); it starts anew from here", key, error)  # noqa: TRY400
-            return kind(pipeline)
+            log.error("monitors (%s) cannot be read: %s; they start anew from here", key, error)  # noqa: TRY400
+            return make()
 
     return StateTable(app, name=NAME, partitions=1, load=load, dump=lambda monitor: monitor.dump())
 
 
 def watch(unit: Unit, pipeline: Pipeline) -> Watch:
     """The watch of the log's unit. Whoever changes it puts it back under its name, so that it is saved."""
-    found = unit.state[NAME].get(WATCH)
-    return Watch(pipeline) if found is None else found
+    found: Watch = _of(unit, pipeline, WATCH)
+    return found
 
 
 def survey(unit: Unit, pipeline: Pipeline) -> Survey:
     """The survey."""
-    found = unit.state[NAME].get(SURVEY)
-    return Survey(pipeline) if found is None else found
+    found: Survey = _of(unit, pipeline, SURVEY)
+    return found
 
 
 def losses(unit: Unit, pipeline: Pipeline) -> LossAlarm:
     """The loss alarm."""
-    found = unit.state[NAME].get(LOSSES)
-    return LossAlarm(pipeline) if found is None else found
+    found: LossAlarm = _of(unit, pipeline, LOSSES)
+    return found
 
 
 def incidents(unit: Unit, pipeline: Pipeline) -> Incidents:
     """The incidents."""
-    found = unit.state[NAME].get(INCIDENTS)
-    return Incidents(pipeline) if found is None else found
+    found: Incidents = _of(unit, pipeline, INCIDENTS)
+    return found
+
+
+def _of(unit: Unit, pipeline: Pipeline, key: str) -> Any:
+    found = unit.state[NAME].get(key)
+    return _makers(pipeline)[key][0]() if found is None else found
+
+
+def _makers(pipeline: Pipeline) -> Mapping[str, tuple[Callable[[], Any], Callable[[bytes], Any]]]:
+    """How each is made, and how it is made again from what it dumped."""
+    # The budget is for all alarms: half of it for those on the data, half for those on losses and delays.
+    held = {"budget": pipeline.budget / 2.0, "cycle_ms": pipeline.cycle_ms}
+    return {
+        WATCH: (partial(Watch, pipeline), partial(Watch.load, pipeline)),
+        SURVEY: (partial(Survey, pipeline, **held), partial(Survey.load, pipeline, **held)),
+        LOSSES: (partial(LossAlarm, pipeline, **held), partial(LossAlarm.load, pipeline, **held)),
+        INCIDENTS: (partial(Incidents, pipeline), partial(Incidents.load, pipeline)),
+    }

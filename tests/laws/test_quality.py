@@ -7,7 +7,9 @@
 """
 
 import math
+import pickle
 import random
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -65,7 +67,7 @@ def test_parts_add_up_to_the_whole(drawn: tuple[str, list[list[Any]]]) -> None:
     merged = Tally(task, 0.5)
     for part in lists:
         merged.merge(tally_of(task, part))
-    assert_alike(merged, tally_of(task, sum(lists, [])))
+    assert_alike(merged, tally_of(task, list(chain.from_iterable(lists))))
 
 
 @pytest.mark.parametrize("task", sorted(VALUES))
@@ -131,7 +133,7 @@ def without_auc(report: dict[str, float], over: str) -> dict[str, float]:
 def test_windows_and_cohorts_are_what_a_scan_says(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("learning.watch._BATCH", batch)
 
-    @settings(deadline=None, max_examples=40)
+    @settings(deadline=None, max_examples=20)
     @given(logs())
     def law(log: list[Example]) -> None:
         watch = Watch(tiny_pipeline(horizon_ms=HORIZON, span_ms=SPAN))
@@ -195,17 +197,9 @@ def test_a_watch_goes_on_to_the_last_bit_wherever_it_was_saved_and_asked(task: s
         value = values.get(task, rng.random)()
         outcome = outcomes.get(task, lambda: rng.random() < 0.3)()
         example = Example(
-            "a",
-            "k",
-            offset,
-            offset + rng.randrange(HORIZON),
-            value,
-            0,
-            [0.0, 0.0],
-            TinyFeatures.schema,
-            outcome,
-            "label",
-        )
+            "a", "k", offset, offset + rng.randrange(HORIZON), value, 0, [0.0, 0.0], TinyFeatures.schema,
+            outcome, "label",
+        )  # fmt: skip
         frozen = value if offset > 100 else None
         whole.observe(offset, example, frozen)
         cut.observe(offset, example, frozen)
@@ -213,4 +207,4 @@ def test_a_watch_goes_on_to_the_last_bit_wherever_it_was_saved_and_asked(task: s
             cut.report()
             cut = Watch.load(pipeline, cut.dump())
     assert cut.report() == whole.report()
-    assert Watch.load(pipeline, cut.dump()).dump() == Watch.load(pipeline, whole.dump()).dump()
+    assert pickle.loads(cut.dump()) == pickle.loads(whole.dump())

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from learning.backtest import BacktestResult, backtest
+from learning.baselines import BASELINES
 from learning.quality import exact_roc_auc
 from learning.records import Example, LogRecord, Prediction
+from learning.watch import Watch
 from tests.doubles import HOUR, FixedModel, Ping, Pong, tiny_pipeline
 
 
@@ -60,6 +62,24 @@ def test_frozen_copy_falls_behind_when_the_world_turns() -> None:
     assert result.frozen["since_frozen_roc_auc"] < 0.2
     assert result.metrics["since_frozen_roc_auc"] > 0.6
     assert set(result.frozen) == {name for name in result.metrics if name.startswith("since_frozen_")}
+
+
+def test_baselines_see_the_same_examples_as_the_model_and_as_the_watch_does() -> None:
+    log: list[tuple[int, LogRecord]] = []
+    pipeline = tiny_pipeline()
+    result = backtest(
+        pipeline, history(300, turn=200), freeze_at=200 * 60_000, on_record=lambda *record: log.append(record)
+    )
+    watch = Watch(pipeline)
+    for offset, record in log:
+        assert isinstance(record, Example)
+        watch.observe(offset, record, None)
+    watched = watch.report()
+    for name in BASELINES:
+        assert set(result.baselines[name]) == set(result.metrics)
+        for measure in ("log_loss", "brier", "accuracy"):
+            assert result.baselines[name][measure] == pytest.approx(watched[f"{name}_{measure}"])
+    assert sum(n for n, _, _ in result.calibration) == 300
 
 
 def test_no_frozen_copy_without_freeze_at() -> None:

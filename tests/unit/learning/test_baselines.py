@@ -1,6 +1,7 @@
 """What a model must beat."""
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ def test_last_label_gives_what_is_left_to_the_other_classes_by_their_frequency()
 def test_where_outcomes_persist_the_last_label_is_the_no_change_classifier() -> None:
     outcomes = persistent(2000, 0.9)
     _, last = scores("binary", outcomes)
-    repeated = sum(a == b for a, b in zip(outcomes, outcomes[1:], strict=False)) / (len(outcomes) - 1)
+    repeated = sum(a == b for a, b in pairwise(outcomes)) / (len(outcomes) - 1)
     assert last["accuracy"] == pytest.approx(repeated, abs=0.005)
     assert last["log_loss"] < 0.36  # the entropy of a coin of 0.9 is 0.325
 

@@ -10,7 +10,7 @@ from learning.learn import Learner, ModelError
 from learning.records import Control, Correction, Example, LogRecord, Outcome
 from pipelines.models import learning_rate_of
 from tests.doubles import FixedModel, FixedProbabilities, TinyFeatures, tiny_pipeline
-from tests.folds import fold
+from tests.folds import advance, fold
 
 X = [1.0, 2.0]
 
@@ -253,6 +253,27 @@ def test_rollback_after_the_frozen_copy_leaves_it() -> None:
     assert (made.frozen_version, made.past) == (3, ())
     just_before = following(*examples(1, 2, 3, 4), back_to(2), baseline_examples=3)
     assert (just_before.frozen, just_before.frozen_version) == (None, 5)
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        [*examples(1, 2, 3, 4)],
+        [*examples(1), FREEZE, *examples(2, 3)],
+        [*examples(1, 2), Control("rollback", 0, "ann", to=99), *examples(3)],
+        [*examples(1, 2), back_to(1), *examples(3)],
+        [*examples(1, 2, 3, 4), back_to(1), *examples(5)],
+    ],
+    ids=["examples", "freeze", "no record of the model's", "rollback to it", "rollback before it"],
+)
+def test_frozen_copy_at_a_version_is_the_fold_at_it(log: list[LogRecord]) -> None:
+    one = Learner(tiny_pipeline(frozen_at=3, baseline_examples=1))
+    records = list(enumerate(log))
+    for offset, record in records:
+        assert (one.predict_frozen(X) is None) == (offset < 3)
+        advance(tiny_pipeline(frozen_at=3, baseline_examples=1), one, records, offset, record)
+    assert one.predict_frozen(X) == fold(tiny_pipeline(), records, 3).predict(X)
+    assert (one.frozen_version, one.past) == (3, ())
 
 
 @pytest.mark.parametrize("to", [None, 3, 99])

@@ -169,6 +169,7 @@ def test_nothing_is_read_before_the_signature_is_checked(monkeypatch: pytest.Mon
         ("other_model", {"model": linear_model.LogisticRegression}),
         ("other_model", {"model": lambda: preprocessing.StandardScaler() | linear_model.LogisticRegression(l2=0.1)}),
         ("other_model", {"baseline_examples": 6}),
+        ("other_model", {"frozen_at": 5}),
     ],
 )
 def test_snapshot_of_another_fold_is_refused(kind: str, overrides: dict[str, Any]) -> None:

@@ -160,12 +160,8 @@ def test_expiry_is_scored_but_is_no_label() -> None:
     watch = Watch(tiny_pipeline())
     watch.observe(0, example(0.1, False, source="expiry"), None)
     filled = watch.fill(Report("tiny", 0))
-    assert (filled.examples, filled.quality["total"]["accuracy"], filled.label_delay, watch.labelled()) == (
-        1,
-        1,
-        {},
-        {},
-    )
+    assert (filled.examples, filled.quality["total"]["accuracy"]) == (1, 1)
+    assert (filled.label_delay, watch.labelled()) == ({}, {})
     watch.observe(1, example(0.1, False), None)
     assert watch.labelled() == {0: 1}
     assert watch.fill(Report("tiny", 0)).label_delay["p50"] == 0.077
@@ -180,7 +176,9 @@ def test_report_is_filled_with_what_the_log_tells() -> None:
     assert (filled.offset, filled.label_ms, filled.examples, filled.task) == (4, 77, 5, "binary")
     assert set(filled.quality) == {"total", "rolling", "recent", "frozen", "since_frozen"}
     assert set(filled.baselines) == {"base_rate", "last_label", "rolling_base_rate", "rolling_last_label"}
-    assert filled.calibration == [Bin(3, pytest.approx(0.35 / 3), pytest.approx(1 / 3)), Bin(1, 0.95, 0.0)]
+    low, high = filled.calibration
+    assert (low.n, high) == (3, Bin(1, 0.95, 0.0))
+    assert (low.predicted, low.observed) == pytest.approx((0.35 / 3, 1 / 3))
     assert filled.calibration_error == filled.quality["rolling"]["calibration_error"]
     assert filled.label_delay == pytest.approx(
         {"p50": 0.077, "p90": 0.077, "p99": 0.077, "total_p50": 0.077, "total_p90": 0.077, "total_p99": 0.077}, rel=0.01

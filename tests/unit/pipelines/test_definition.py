@@ -134,6 +134,7 @@ def test_pipeline_has_what_the_rooms_read() -> None:
     )
     assert (pipeline.drift_topic, pipeline.dead_letters_topic) == ("shop.clicks-2.drift", "shop.clicks-2.dead-letters")
     assert pipeline.horizon_ms == 3_600_000
+    assert (pipeline.span_ms, pipeline.frozen_at) == (86_400_000, None)
     assert pipeline.feature_set.names == ("price", "count(1h)")
     assert (pipeline.expired, pipeline.corrected, pipeline.drift, pipeline.source) == ("drop", "log", (), None)
     assert (pipeline.threshold, pipeline.window, pipeline.baseline_examples) == (0.5, 1000, 5000)
@@ -370,9 +371,10 @@ def test_name_that_cannot_begin_topics_is_refused(name: Any) -> None:
     assert repr(name) in refusal(name=name)
 
 
-@pytest.mark.parametrize("horizon", [timedelta(0), timedelta(hours=-1), timedelta(microseconds=999), 3600, None])
-def test_horizon_that_is_no_time_to_wait_is_refused(horizon: Any) -> None:
-    assert f"got horizon {horizon!r}, expected a positive timedelta" in refusal(horizon=horizon)
+@pytest.mark.parametrize("role", ["horizon", "span"])
+@pytest.mark.parametrize("value", [timedelta(0), timedelta(hours=-1), timedelta(microseconds=999), 3600, None])
+def test_duration_that_is_no_time_to_wait_is_refused(role: str, value: Any) -> None:
+    assert f"got {role} {value!r}, expected a positive timedelta" in refusal(**{role: value})
 
 
 @pytest.mark.parametrize(
@@ -444,6 +446,7 @@ def test_model_that_cannot_do_it_is_refused(model: Any, label_: type[Label], wor
         ({"window": 10.0}, ("window=10.0",)),
         ({"baseline_examples": -1}, ("baseline_examples=-1",)),
         ({"baseline_examples": True}, ("baseline_examples=True",)),
+        ({"frozen_at": 0}, ("frozen_at=0", "at least 1")),
         ({"source": []}, ("source list", "callable")),
     ],
 )
