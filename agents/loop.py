@@ -91,16 +91,19 @@ class Loop:
     def opened(self, unit: Unit) -> None:
         """Have what goes through a unit of events summed up at each of its cuts."""
         if pending.NAME in unit.state:
-            self._collectors[unit] = Collector(self.pipeline, unit.partition, WORKER, cycle_ms=self.pipeline.cycle_ms)
             unit.before_cut = self.sum_up
 
     def collector(self, unit: Unit) -> Collector:
         """What gathers for the unit's next summary."""
-        return self._collectors[unit]
+        found = self._collectors.get(unit)
+        if found is None:
+            found = Collector(self.pipeline, unit.partition, WORKER, cycle_ms=self.pipeline.cycle_ms)
+            self._collectors[unit] = found
+        return found
 
     def sum_up(self, unit: Unit) -> None:
         """Write what was gathered to the summaries."""
-        made = self._collectors[unit].take(time.time_ns() // 1_000_000, dict(unit.lag), self.model_lag)
+        made = self.collector(unit).take(time.time_ns() // 1_000_000, dict(unit.lag), self.model_lag)
         for summary in made:
             unit.emit(self.pipeline.summaries_topic, 0, str(unit.partition).encode(), _encode(summary))
 
@@ -165,8 +168,8 @@ class Loop:
     def refuse(self, unit: Unit, record: "ConsumerRecord[Any, Any]", invalid: Invalid) -> None:
         """Send a record to the dead letters as it came. Raises TooManyDeadLetters."""
         self.metrics.count("dead_letters_total", reason=invalid.reason)
-        if unit in self._collectors:
-            self._collectors[unit].dead_letter(invalid.reason)
+        if pending.NAME in unit.state:
+            self.collector(unit).dead_letter(invalid.reason)
         key, value = record.key, record.value
         headers: list[tuple[str, bytes]] = [
             ("reason", invalid.reason.encode()),
@@ -204,7 +207,7 @@ class Loop:
     def resolved(self, unit: Unit, resolution: Resolution) -> None:
         """Count what became of a label or a wait, and write what is to be learned to the training log."""
         self.metrics.count("labels_total", outcome=resolution.kind)
-        self._collectors[unit].label(resolution.kind)
+        self.collector(unit).label(resolution.kind)
         record = resolution.record
         if record is None:
             return

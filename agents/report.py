@@ -59,7 +59,7 @@ class Reporter:
             for statistic, value in (("psi", field.psi), ("ks", field.ks), ("missing", field.missing)):
                 metrics.gauge("input", value, field=f"{field.kind}:{field.name}", statistic=statistic)
         for signal, value in report.drift.items():
-            metrics.gauge("drift", value, signal=signal)
+            metrics.gauge("drift_level", value, signal=signal)
         metrics.gauge("label_coverage", report.coverage, pipeline=report.pipeline)
         metrics.gauge("incidents_open", len(report.incidents), pipeline=report.pipeline)
 

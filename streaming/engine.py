@@ -29,7 +29,7 @@ OWNERS_GAUGES: tuple[GaugeName, ...] = (
     "consumer_lag",
     "quality",
     "input",
-    "drift",
+    "drift_level",
     "label_coverage",
     "incidents_open",
 )  # what only the owner of a unit can say

@@ -32,7 +32,7 @@ GaugeName = Literal[
     "control_offset",
     "quality",
     "input",
-    "drift",
+    "drift_level",
     "label_coverage",
     "incidents_open",
     "consumer_lag",
@@ -117,7 +117,7 @@ CATALOGUE: Mapping[MetricName, Metric] = {
         ("field", "statistic"),
         ("the pipeline's features and fields", "psi, ks, missing"),
     ),
-    "drift": Metric(
+    "drift_level": Metric(
         "gauge",
         "How much of its threshold a signal has reached; `data` is that of all inputs together, and 1 is an alarm. Only"
         " on the worker that owns the training log.",

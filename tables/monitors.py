@@ -80,10 +80,14 @@ def _of(unit: Unit, pipeline: Pipeline, key: str) -> Any:
 def _makers(pipeline: Pipeline) -> Mapping[str, tuple[Callable[[], Any], Callable[[bytes], Any]]]:
     """How each is made, and how it is made again from what it dumped."""
     # The budget is for all alarms: half of it for those on the data, half for those on losses and delays.
-    held = {"budget": pipeline.budget / 2.0, "cycle_ms": pipeline.cycle_ms}
+    budget, cycle_ms = pipeline.budget / 2.0, pipeline.cycle_ms
+
+    def held(make: Any) -> Any:
+        return partial(make, pipeline, budget=budget, cycle_ms=cycle_ms)
+
     return {
         WATCH: (partial(Watch, pipeline), partial(Watch.load, pipeline)),
-        SURVEY: (partial(Survey, pipeline, **held), partial(Survey.load, pipeline, **held)),
-        LOSSES: (partial(LossAlarm, pipeline, **held), partial(LossAlarm.load, pipeline, **held)),
+        SURVEY: (held(Survey), held(Survey.load)),
+        LOSSES: (held(LossAlarm), held(LossAlarm.load)),
         INCIDENTS: (partial(Incidents, pipeline), partial(Incidents.load, pipeline)),
     }

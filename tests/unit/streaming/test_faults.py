@@ -180,7 +180,7 @@ def test_a_new_model_error_is_a_dead_letter_however_many_there_were() -> None:
 
     def record(offset: int) -> Any:
         example = Example(f"i{offset}", "k", 0, 1, 0.5, 0, vector, "of another schema", True, "label")
-        return SimpleNamespace(offset=offset, value=encode(example))
+        return SimpleNamespace(offset=offset, timestamp=0, value=encode(example))
 
     async def replayed() -> None:
         for offset in range(1_001):
