@@ -37,13 +37,15 @@ def create(app: App, pipeline: Pipeline) -> StateTable[Monitor]:
     makers = _makers(pipeline)
 
     def load(key: str, data: bytes) -> Monitor:
-        make, kind_load = makers[key]
+        made: Monitor
+        make, load_one = makers[key]
         try:
-            return kind_load(data)
+            made = load_one(data)
         except (ValueError, pickle.UnpicklingError) as error:
             # They are a report about the log, not the model; losing their past must not keep a worker down.
             log.error("monitors (%s) cannot be read: %s; they start anew from here", key, error)  # noqa: TRY400
-            return make()
+            made = make()
+        return made
 
     return StateTable(app, name=NAME, partitions=1, load=load, dump=lambda monitor: monitor.dump())
 
