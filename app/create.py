@@ -55,6 +55,7 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
     app.engine.restore = loop.snapshots.restore
     for agent in AGENTS:
         agent.register(loop)
+    metrics.follow("ready", lambda: float(app.engine.ready), pipeline=pipeline.name)
     web = WebServer(metrics, lambda: app.engine.ready, host=settings.web_host, port=settings.web_port)
     app.companions.append(web)
     return app
