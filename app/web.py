@@ -1,20 +1,25 @@
-"""The worker's web server: `/metrics`, `/health/live`, `/health/ready`, and nothing else."""
+"""The worker's web server: `/metrics`, `/health/live`, `/health/ready`, and the live page at `/`."""
 
 from collections.abc import Callable
 
 from aiohttp import web
 from mode import Service
 
+from app.live import Board
 from app.metrics import CONTENT_TYPE, PrometheusMetrics
+from app.page import Page
 from streaming.errors import StartupError
 
 
 class WebServer(Service):
     """Serves from the worker's first moment, also while it recovers. Loopback unless told otherwise."""
 
-    def __init__(self, metrics: PrometheusMetrics, ready: Callable[[], bool], *, host: str, port: int) -> None:
+    def __init__(
+        self, metrics: PrometheusMetrics, ready: Callable[[], bool], board: Board, *, host: str, port: int
+    ) -> None:
         super().__init__()
         self._metrics = metrics
+        self._page = Page(board, metrics)
         self._is_ready = ready
         self._host = host
         self._port = port
@@ -30,6 +35,7 @@ class WebServer(Service):
                 web.get("/health/ready", self._serve_ready),
             ]
         )
+        self._page.add_to(site)
         self._runner = web.AppRunner(site, access_log=None)
         await self._runner.setup()
         try:

@@ -89,7 +89,7 @@ class Summary(msgspec.Struct, frozen=True):
     lag: dict[str, int] = {}
     model_lag: int = 0
     features: list[Sketch] = []
-    prediction: Sketch = Sketch()
+    prediction: Sketch = msgspec.field(default_factory=Sketch)
     numbers: dict[str, Sketch] = {}
     categories: dict[str, Categories] = {}
 
