@@ -1,7 +1,7 @@
 """What the page knows: the pipeline's reports and incidents, and the latest predictions with their outcomes.
 
 Whoever reads Kafka pushes; the page reads. All on one event loop, so nothing here waits or locks. Memory is bounded
-whatever is pushed: history is thinned evenly as it grows.
+whatever is pushed: history is thinned as it grows.
 """
 
 from collections import deque
@@ -26,7 +26,14 @@ class Board:
     """
 
     def __init__(
-        self, pipeline: str, description: str = "", *, points: int = 360, span_ms: int = DAY_MS, rows: int = 30
+        self,
+        pipeline: str,
+        description: str = "",
+        *,
+        points: int = 360,
+        span_ms: int = DAY_MS,
+        waiting: int = 8,
+        resolved: int = 24,
     ) -> None:
         """Nothing known yet.
 
@@ -35,7 +42,8 @@ class Board:
             description: what it predicts.
             points: history is kept at this many points, and up to twice as many.
             span_ms: how far back it reaches, by the writer's clock.
-            rows: predictions kept without outcome, and as many with.
+            waiting: how many predictions without outcome are kept.
+            resolved: how many with.
         """
         self.pipeline = pipeline
         self.description = description
@@ -48,8 +56,8 @@ class Board:
         self._incidents: dict[str, Incident] = {}
         self._alarms: dict[str, Alarm] = {}
         self._waiting: dict[str, Seen] = {}
-        self._resolved: deque[Seen] = deque(maxlen=rows)
-        self._rows = rows
+        self._resolved: deque[Seen] = deque(maxlen=resolved)
+        self._most_waiting = waiting
 
     @property
     def latest(self) -> Report | None:
@@ -96,7 +104,7 @@ class Board:
         for p in predictions:
             self._waiting.pop(p.id, None)
             self._waiting[p.id] = Seen(p.id, p.key, p.time_ms, p.prediction, p.version)
-        while len(self._waiting) > self._rows:
+        while len(self._waiting) > self._most_waiting:
             del self._waiting[next(iter(self._waiting))]
 
     def add_outcome(self, example: Example) -> None:
@@ -112,10 +120,18 @@ class Board:
             del self._alarms[next(iter(self._alarms))]
 
     def _thin(self) -> None:
-        """Keep the last report of each of `points` equal spans of time, and nothing older than `span_ms`."""
+        """Drop what is older than `span_ms`, and of the rest keep the last report of each span of a fixed grid.
+
+        The grid does not move with time: on one that did, every new report would take the place of the one before.
+        """
         newest = max(report.wall_ms for report in self._history)
         kept = [report for report in self._history if report.wall_ms > newest - self._span_ms]
-        width = max((newest - min(report.wall_ms for report in kept)) / self._points, 1.0)
-        by_span = {int((newest - report.wall_ms) / width): report for report in kept}
-        self._history = list(by_span.values())[-self._points :]
+        width = 1_000
+        while len({report.wall_ms // width for report in kept}) > self._points:
+            width *= 2
+        by_span: dict[int, Report] = {}
+        for report in kept:
+            by_span.pop(report.wall_ms // width, None)  # its place is at the end, where it came
+            by_span[report.wall_ms // width] = report
+        self._history = list(by_span.values())
         self.thinned += 1

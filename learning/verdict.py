@@ -88,7 +88,8 @@ def judge(report: Report | None, incidents: Sequence[Incident] = ()) -> Verdict:
 
     Args:
         report: the newest, None where there is none.
-        incidents: what is known of incidents; those that the report does not call open are passed over.
+        incidents: what is known of incidents. Those that the report does not call open are passed over, and those that
+            have been closed since.
 
     >>> judge(None).words
     'No data yet'
@@ -96,8 +97,8 @@ def judge(report: Report | None, incidents: Sequence[Incident] = ()) -> Verdict:
     if report is None:
         nothing = "No report has been written yet; the first comes with the first predictions."
         return _verdict("no_data", nothing, "unknown", None, [])
-    known = [incident for incident in incidents if incident.id in report.incidents]
-    alarms = _standing(report, known)
+    known = [incident for incident in incidents if incident.id in report.incidents and incident.state == "open"]
+    alarms = _standing(report, incidents, known)
     model = _model(report, alarms)
     checks = [model, _data(report, alarms), _labels(report, alarms), _pipeline(report, alarms)]
     bad = [check for check in checks if check.state == "bad"]
@@ -125,9 +126,9 @@ def _verdict(kind: Kind, why: str, state: State, cause: Cause | None, checks: li
     return Verdict(kind, WORDS[kind], why, state, cause, checks)
 
 
-def _standing(report: Report, known: Sequence[Incident]) -> list[Alarm]:
+def _standing(report: Report, incidents: Sequence[Incident], known: Sequence[Incident]) -> list[Alarm]:
     """Alarms of what is open; where an incident itself is not known, the alarm that opened it and gave it its id."""
-    told = {incident.id for incident in known}
+    told = {incident.id for incident in incidents}
     found = [alarm for incident in known for alarm in incident.alarms]
     return found + [alarm for alarm in report.alarms if alarm.id in report.incidents and alarm.id not in told]
 
@@ -192,7 +193,7 @@ def _quality(report: Report, value: float) -> str:
         return f"{said}."
     name, loss = best
     share = 1.0 - value / loss
-    return f"{said}, {abs(share):.0%} {'below' if share > 0 else 'above'} {BASELINES[name]} ({loss:.4g})."
+    return f"{said}, {percent(abs(share))} {'below' if share > 0 else 'above'} {BASELINES[name]} ({loss:.4g})."
 
 
 def _oddities(report: Report) -> Iterator[str]:
@@ -202,14 +203,15 @@ def _oddities(report: Report) -> Iterator[str]:
     if frozen is not None and since is not None and (frozen < since if measure in LOSS.values() else frozen > since):
         yield f"The frozen copy is better ({frozen:.4g} against {since:.4g}): learning does not help."
     if (near := report.drift.get("loss", 0.0)) >= NEAR:
-        yield f"Its loss is {near:.0%} of the way to an alarm."
+        yield f"Its loss is {percent(near)} of the way to an alarm."
 
 
 def _data(report: Report, alarms: Sequence[Alarm]) -> Check:
     unusable = sum(report.dead_letters.values())
     if unusable >= UNUSABLE:
         reason = max(report.dead_letters, key=lambda name: (report.dead_letters[name], name))
-        return Check("data", "bad", f"{unusable:.0%} of the records cannot be used, most of them: {_plain(reason)}.")
+        text = f"{percent(unusable)} of the records cannot be used, most of them: {reason.replace('_', ' ')}."
+        return Check("data", "bad", text)
     if fired := _of("data", alarms):
         return Check("data", "bad", " ".join(_sentences(fired)))
     drifted = sorted((field for field in report.fields if field.drifted), key=lambda field: -field.psi)
@@ -233,7 +235,7 @@ def _labels(report: Report, alarms: Sequence[Alarm]) -> Check:
     delay = report.label_delay.get("p50")
     texts = [] if delay is None else [f"half of them within {span(delay)}"]
     if report.coverage > 0.0:
-        texts.insert(0, f"{report.coverage:.1%} of the predictions get an outcome")
+        texts.insert(0, f"{percent(report.coverage, 1)} of the predictions get an outcome")
     return Check("labels", "good", f"{'; '.join(texts) or 'Outcomes come'}.".capitalize())
 
 
@@ -263,10 +265,6 @@ def _sentences(alarms: Sequence[Alarm]) -> Iterator[str]:
         yield f"{len(alarms) - 2} more alarms stand."
 
 
-def _plain(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def when(time_ms: int) -> str:
     """A time as people read it, UTC.
 
@@ -277,12 +275,21 @@ def when(time_ms: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """A span of time in its largest fitting unit.
+    r"""A span of time in its largest fitting unit.
 
-    >>> span(0.5), span(90), span(7200), span(200_000)
-    ('0.5 s', '1.5 min', '2 h', '2.3 days')
+    >>> [span(seconds).replace("\u00a0", " ") for seconds in (0.5, 90, 7200, 200_000)]
+    ['0.5 s', '1.5 min', '2 h', '2.3 days']
     """
     for size, unit in ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min")):
         if seconds >= size:
-            return f"{round(seconds / size, 1):g} {unit}"
-    return f"{round(seconds, 1):g} s"
+            return f"{round(seconds / size, 1):g}\u00a0{unit}"
+    return f"{round(seconds, 1):g}\u00a0s"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    r"""A share in per cent, which no line break parts from its sign.
+
+    >>> percent(0.417) == "42\u00a0%"
+    True
+    """
+    return f"{100.0 * share:.{digits}f}\u00a0%"

@@ -1,11 +1,13 @@
 // The charts: what each is made of, drawn by Plotly. Each has a caption that says in words what it shows, and its
 // numbers as a table, so the drawing itself is hidden from screen readers.
-import { MEASURES, amount, clock, element, fixed, percent, plain, span, time } from "./words.js";
+import { MEASURES, amount, capital, clock, element, fixed, percent, plain, span, time } from "./words.js";
 
 const LINES = ["--line-1", "--line-2", "--line-3", "--line-4", "--line-5", "--line-6"];
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const short = (signal) => signal.replace(/^(feature|field):/, "");
 const escaped = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+const narrow = () => matchMedia("(max-width: 30rem)").matches;
 const newest = (values) => values?.findLast((value) => value !== null && value !== undefined);
 
 function line(name, x, y, place, more = {}) {
@@ -23,9 +25,9 @@ function quality({ history, measure }) {
   ].filter(([, group]) => group?.[measure]?.some((value) => value !== null));
   const better = MEASURES[measure]?.better;
   return {
-    title: plain(measure).replace(/^./, (c) => c.toUpperCase()),
+    title: capital(plain(measure)),
     lines: lines.map(([name, group, place, more]) => line(name, x, group[measure], place, more)),
-    says: `${better ? `${better} is better. ` : ""}${lines.map(([name, group]) => `${name} ${fixed(newest(group[measure]))}`).join("; ")}.`,
+    says: `${better ? `${capital(better)} is better: ` : ""}${lines.map(([name, group]) => `${name} ${fixed(newest(group[measure]))}`).join("; ")}.`,
     axis: { tickformat: "~g" }, format: fixed, when: time,
   };
 }
@@ -33,9 +35,9 @@ function quality({ history, measure }) {
 function drift({ history, alarms, report }) {
   const ranked = Object.entries(history.drift).map(([signal, values]) => [signal, values, Math.max(...values.map((v) => v ?? 0))]);
   ranked.sort((a, b) => b[2] - a[2]);
-  const shown = ranked.slice(0, 6), from = history.time[0], others = Object.keys(report?.drift ?? {}).length - shown.length;
+  const shown = ranked.slice(0, narrow() ? 4 : 6), from = history.time[0], others = Object.keys(report?.drift ?? {}).length - shown.length;
   const fired = alarms.filter((alarm) => alarm.time_ms >= from);
-  const lines = shown.map(([signal, values], i) => line(signal, history.time, values, i));
+  const lines = shown.map(([signal, values], i) => line(short(signal), history.time, values, i));
   if (fired.length)
     lines.push({
       name: "alarm", x: fired.map((a) => a.time_ms), y: fired.map(() => 1), place: 1, mode: "markers", symbol: "x", size: 11,
@@ -47,10 +49,10 @@ function drift({ history, alarms, report }) {
     title: "Share of its alarm threshold that each signal has reached",
     lines,
     says:
-      (nearest ? `Nearest now: ${nearest[0]} at ${percent(nearest[1], 0)}. ` : "") +
-      (last ? `${fired.length} alarm${fired.length > 1 ? "s" : ""} in this span; the last, ${time(last.time_ms)}: ${last.text} ` : "No alarm in this span. ") +
+      (nearest ? `Nearest now: ${short(nearest[0])} at ${percent(nearest[1], 0)}. ` : "") +
+      (last ? `${fired.length} alarm${fired.length > 1 ? "s" : ""} in this span; the last, ${time(last.time_ms)}: ${last.text.replace(/\.?$/, ".")} ` : "No alarm in this span. ") +
       (others > 0 ? `${others} more signals are watched.` : ""),
-    axis: { tickformat: ".0%", rangemode: "tozero" }, level: 1, format: (v) => percent(v, 0), when: time,
+    axis: { tickformat: ".0%", range: [0, Math.min(2, Math.max(1.1, ...shown.map(([, , most]) => most * 1.05)))] }, level: 1, format: (v) => percent(v, 0), when: time,
   };
 }
 
@@ -69,9 +71,9 @@ function calibration({ report }) {
         hovertemplate: "predicted %{x:.1%}, came %{y:.1%}<br>%{text}<extra></extra>",
       },
     ],
-    says: `Expected calibration error ${fixed(report.calibration_error)}. Furthest off: of ${off[0]} predictions of about ${percent(off[1], 0)}, ${percent(off[2], 0)} came true.`,
-    axis: { range: [0, 1], tickformat: ".0%", title: { text: "came true" } },
-    across: { type: "linear", range: [0, 1], tickformat: ".0%", title: { text: "predicted" } },
+    says: `Expected calibration error ${fixed(report.calibration_error)}. Furthest off: of ${amount(off[0])} predictions of about ${percent(off[1], 0)}, ${percent(off[2], 0)} came true.`,
+    axis: { range: [-0.03, 1.03], tickformat: ".0%", title: { text: "came true" } },
+    across: { type: "linear", range: [-0.03, 1.03], tickformat: ".0%", title: { text: "predicted" } },
     table: [["predicted", "came true", "predictions"], bins.map((b) => [percent(b[1]), percent(b[2]), amount(b[0])])],
     legend: false,
   };
@@ -154,8 +156,9 @@ export function show(current) {
 
 function draw(figure, parts) {
   if (!globalThis.Plotly || !parts.chart || figure.classList.contains("empty")) return;
-  const { chart, plot } = parts, ink = colour("--ink"), narrow = matchMedia("(max-width: 30rem)").matches;
-  plot.classList.toggle("small", Boolean(chart.small));
+  const { chart, plot } = parts, ink = colour("--ink"), phone = narrow();
+  const legend = chart.legend !== false && chart.lines.length > 1;
+  plot.style.height = `${(chart.small ? 190 : 250) + (phone && legend ? 20 * chart.lines.length : 0)}px`;
   const traces = chart.lines.map(({ name, x, y, place, mode, connectgaps, width, dash, symbol, size, text, hovertemplate, hoverinfo, colour: own }) => ({
     type: "scatter", name, x, y, mode, connectgaps, text, hovertemplate, hoverinfo,
     line: { color: colour(own ?? LINES[place]), width, dash: dash ?? DASHES[place] },
@@ -167,9 +170,9 @@ function draw(figure, parts) {
     margin: { l: 8, r: 8, t: 6, b: 8 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", dragmode: false,
     font: { family: "system-ui, sans-serif", size: 12, color: ink }, hovermode: chart.across ? "closest" : "x unified",
     hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--rule"), font: { color: ink } },
-    showlegend: chart.legend !== false && traces.length > 1,
-    legend: { orientation: "h", x: 0, y: narrow ? -0.25 : 1, yanchor: narrow ? "top" : "bottom", font: { size: 12 } },
-    xaxis: { type: "date", nticks: narrow ? 4 : 8, ...grid, ...chart.across }, yaxis: { nticks: 6, ...grid, ...chart.axis }, shapes: level,
+    showlegend: legend,
+    legend: { orientation: "h", x: 0, y: phone ? -0.25 : 1, yanchor: phone ? "top" : "bottom", font: { size: 12 } },
+    xaxis: { type: "date", nticks: phone ? 4 : 8, ...grid, ...chart.across }, yaxis: { nticks: 6, ...grid, ...chart.axis }, shapes: level,
   };
   Plotly.react(plot, traces, layout, { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: false });
   parts.due = false;

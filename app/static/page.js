@@ -1,7 +1,7 @@
 // The page: keeps the sections of the state as they come, and puts each where it belongs. No build step, no framework.
 import { show } from "./charts.js";
 import { follow } from "./follow.js";
-import { MEASURES, amount, clock, count, data, element, fixed, percent, plain, say, span, time } from "./words.js";
+import { MEASURES, amount, capital, clock, count, data, element, fixed, percent, plain, say, span, time } from "./words.js";
 
 const ICONS = { good: "✓", watch: "!", bad: "✕", unknown: "?" };
 const STATES = { good: "fine", watch: "look", bad: "trouble", unknown: "unknown" };
@@ -47,7 +47,7 @@ function verdict() {
   place("cause").hidden = !cause;
   say("cause", cause ? `Look first at: the ${cause}.` : "");
   place("checks").replaceChildren(...checks.map((check) => element("li", { "data-state": check.state },
-    element("b", {}, element("span", { class: "icon", "aria-hidden": "true" }, ICONS[check.state]), plain(check.part).replace(/^./, (c) => c.toUpperCase()),
+    element("b", {}, element("span", { class: "icon", "aria-hidden": "true" }, ICONS[check.state]), capital(check.part),
       element("span", { class: "state" }, STATES[check.state])), check.text)));
 }
 
@@ -81,8 +81,12 @@ function report() {
 
 function asOf() {
   const r = state.report;
-  say("asof", r ? `Report of ${clock(r.wall_ms)}, events up to ${time(r.time_ms)}, version ${count(r.version)}.` : "");
+  if (!r) return say("asof", "");
+  const age = (Date.now() - r.wall_ms) / 1000;
+  const old = age > 60 ? ` That was ${span(age)} ago; since then nothing has changed, or no worker watches.` : "";
+  say("asof", `Report of ${clock(r.wall_ms)}, events up to ${time(r.time_ms)}, version ${count(r.version)}.${old}`);
 }
+setInterval(asOf, 10000);
 
 /** Which measure the chart shows: those of the rolling window, the loss first. */
 function measures(r) {
@@ -101,7 +105,7 @@ place("measures").addEventListener("change", (event) => {
 });
 
 const ROWS = [
-  ["quality", "rolling", "Model, latest outcomes", "model"], ["quality", "recent", "Model, recent event time", "model"],
+  ["quality", "rolling", "Model, latest outcomes", "model"], ["quality", "recent", "Model, latest span of event time", "model"], ["quality", "mature", "Model, events older than the horizon"],
   ["baselines", "rolling_base_rate", "Base rate, latest outcomes"], ["baselines", "rolling_last_label", "Last label, latest outcomes"],
   ["quality", "since_frozen", "Model, since there is a frozen copy"], ["quality", "frozen", "Frozen copy, same outcomes"],
   ["quality", "total", "Model, from the start"], ["baselines", "base_rate", "Base rate, from the start"], ["baselines", "last_label", "Last label, from the start"],
@@ -174,22 +178,38 @@ function recent() {
       element("td", {}, count(seen.version)))));
 }
 
+function incident(found) {
+  const tone = found.state === "open" ? "bad" : "unknown", moved = Object.keys(found.after).filter((name) => name in found.before);
+  const where = found.cause === "unknown" ? "the cause is not known" : `look at the ${found.cause}`;
+  return element("article", { class: "incident", "data-state": tone, "data-id": found.id },
+    element("h3", {}, element("span", { class: "tag" }, found.state), ` ${time(found.opened_ms)}: ${where}`),
+    element("p", {}, found.why),
+    moved.length ? element("p", { class: "quiet" }, `Since ${time(found.since_ms)}: ${moved.map((name) => `${plain(name)} ${amount(found.before[name])} → ${amount(found.after[name])}`).join("; ")}.`) : null,
+    element("ul", {}, ...found.alarms.slice(0, 5).map((alarm) => element("li", {}, `${time(alarm.time_ms)} ${alarm.text}`)),
+      found.alarms.length > 5 ? element("li", {}, `and ${found.alarms.length - 5} more alarms`) : null,
+      ...found.slices.slice(0, 3).map(([name, m]) => element("li", {}, `${name}: ${Object.entries(m).map(([k, v]) => `${plain(k)} ${amount(v)}`).join(", ")}`)),
+      ...found.events.slice(0, 5).map((text) => element("li", {}, text))));
+}
+
 function incidents() {
-  const shown = state.incidents.slice(0, 10);
-  const list = shown.map((incident) => {
-    const tone = incident.state === "open" ? "bad" : "unknown", moved = Object.keys(incident.after).filter((name) => name in incident.before);
-    return element("article", { class: "incident", "data-state": tone, "data-id": incident.id },
-      element("h3", {}, element("span", { class: "tag" }, incident.state), ` ${time(incident.opened_ms)}: look at the ${incident.cause === "unknown" ? "alarms; the cause is not known" : incident.cause}`),
-      element("p", {}, incident.why),
-      moved.length ? element("p", { class: "quiet" }, `Since ${time(incident.since_ms)}: ${moved.map((name) => `${plain(name)} ${amount(incident.before[name])} → ${amount(incident.after[name])}`).join("; ")}.`) : null,
-      element("ul", {}, ...incident.alarms.slice(0, 5).map((alarm) => element("li", {}, `${time(alarm.time_ms)} ${alarm.text}`)),
-        ...incident.slices.slice(0, 3).map(([name, m]) => element("li", {}, `${name}: ${Object.entries(m).map(([k, v]) => `${plain(k)} ${amount(v)}`).join(", ")}`)),
-        ...incident.events.slice(0, 5).map((text) => element("li", {}, text))));
-  });
-  place("incident-list").replaceChildren(...(list.length ? list : [element("p", { class: "quiet" }, "None.")]));
+  const open = state.incidents.filter((i) => i.state === "open"), closed = state.incidents.filter((i) => i.state !== "open");
+  const unfolded = place("incident-list").querySelector("details")?.open;
+  place("incident-list").replaceChildren(
+    ...(open.length ? open.map(incident) : [element("p", { class: "quiet" }, "None is open.")]),
+    ...(closed.length ? [element("details", { open: unfolded }, element("summary", {}, `Closed: ${closed.length}`), ...closed.map(incident))] : []),
+  );
 }
 
 function worker() {
+  const samples = state.worker, lags = Object.entries(samples).filter(([name]) => name.startsWith("consumer_lag")).map(([, v]) => v);
+  pairs("worker-numbers", [
+    ["model version", data(samples.model_version, count(samples.model_version))],
+    ["not learned yet", data(samples.model_lag, count(samples.model_lag))],
+    ["newest snapshot", data(samples.snapshot_version, count(samples.snapshot_version))],
+    ["not read yet", data(lags.length ? lags.reduce((a, b) => a + b, 0) : null, count(lags.reduce((a, b) => a + b, 0)))],
+    ["predictions made", data(samples.predictions_total, count(samples.predictions_total))],
+    ["learning", samples.learning_frozen ? "frozen" : "on"],
+  ]);
   const rows = Object.entries(state.worker).map(([name, v]) => element("tr", { "data-sample": name }, element("th", { scope: "row" }, name), element("td", {}, data(v, amount(v)))));
   fill("worker-table", ["metric", "value"].map((title) => element("th", { scope: "col" }, title)), rows);
 }

@@ -4,17 +4,20 @@ export const MEASURES = {
   log_loss: { name: "log loss", better: "lower" },
   roc_auc: { name: "ROC AUC", better: "higher" },
   accuracy: { name: "accuracy", better: "higher" },
+  brier: { name: "Brier score", better: "lower" },
+  calibration_error: { name: "calibration error", better: "lower" },
   f1: { name: "F1", better: "higher" },
   mae: { name: "mean absolute error", better: "lower" },
   rmse: { name: "root mean squared error", better: "lower" },
 };
+export const capital = (text) => text.replace(/^./, (first) => first.toUpperCase());
 export const plain = (name) => MEASURES[name]?.name ?? name.replaceAll("_", " ");
 
 const known = (value) => value !== null && value !== undefined && Number.isFinite(value);
 const grouped = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 export const count = (value) => (known(value) ? grouped.format(value) : "–");
 export const fixed = (value, digits = 4) => (known(value) ? value.toFixed(digits) : "–");
-export const percent = (value, digits = 1) => (known(value) ? `${(value * 100).toFixed(digits)} %` : "–");
+export const percent = (value, digits = 1) => (known(value) ? `${(value * 100).toFixed(digits)}\u00a0%` : "–");
 
 export function amount(value) {
   if (!known(value)) return "–";
@@ -26,8 +29,8 @@ export function amount(value) {
 export function span(seconds) {
   if (!known(seconds)) return "–";
   for (const [size, unit] of [[86400, "days"], [3600, "h"], [60, "min"]])
-    if (Math.abs(seconds) >= size) return `${+(seconds / size).toFixed(1)} ${unit}`;
-  return `${+seconds.toFixed(1)} s`;
+    if (Math.abs(seconds) >= size) return `${+(seconds / size).toFixed(1)}\u00a0${unit}`;
+  return `${+seconds.toFixed(1)}\u00a0s`;
 }
 
 export const time = (ms) => (ms ? new Date(ms).toISOString().slice(0, 16).replace("T", " ") : "–");
