@@ -53,6 +53,13 @@ class WebServer(Service):
         if self._runner is not None:
             await self._runner.cleanup()
 
+    @property
+    def port(self) -> int:
+        """The port that it listens on, also where any free one was asked for."""
+        assert self._runner is not None
+        port: int = self._runner.addresses[0][1]
+        return port
+
     async def _serve_metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 

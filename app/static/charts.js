@@ -122,7 +122,8 @@ const watcher = new IntersectionObserver((entries) => {
 
 for (const figure of document.querySelectorAll("figure[data-chart]")) {
   const caption = element("figcaption"), plot = element("div", { class: "plot", "aria-hidden": "true" });
-  const table = element("table"), details = element("details", {}, element("summary", {}, "Numbers"), element("div", { class: "scroll tall" }, table));
+  const table = element("table"), scroll = element("div", { class: "scroll tall", tabindex: "0", role: "region" }, table);
+  const details = element("details", {}, element("summary", {}, "Numbers"), scroll);
   figure.append(caption, plot, details);
   drawn.set(figure, { caption, plot, table, details, seen: false, due: false });
   details.addEventListener("toggle", () => tabulate(figure, drawn.get(figure)));
@@ -146,6 +147,7 @@ export function show(current) {
       parts.caption.replaceChildren(element("b", {}, `${chart.title}. `), says);
       parts.table.replaceChildren(element("caption", {}, chart.title), element("thead"), element("tbody"));
       parts.details.firstChild.textContent = `Numbers: ${chart.title}`;
+      parts.table.parentElement.setAttribute("aria-label", chart.title);
     }
     figure.classList.toggle("empty", empty);
     parts.details.hidden = empty;

@@ -27,9 +27,16 @@ function apply(kind, sections) {
   const { point, ...whole } = sections;
   Object.assign(state, whole);
   if (point) append(state.history, point);
-  if (state.about.build !== document.body.dataset.build) return location.reload(); // the worker has another page now
+  if (state.about.build !== document.body.dataset.build && mayReload()) return location.reload();
   for (const [name, render] of Object.entries(RENDER)) if (kind === "state" || name in sections) render();
   if (kind === "state" || "history" in sections || point || "alarms" in sections) show(state);
+}
+
+/** The worker has another page now; but behind one address may be workers of two builds, so not again and again. */
+function mayReload() {
+  const last = Number(sessionStorage.getItem("reloaded"));
+  sessionStorage.setItem("reloaded", Date.now());
+  return Date.now() - last > 60000;
 }
 
 function about() {
