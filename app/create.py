@@ -4,6 +4,7 @@ from agents import label, learn, score, survey, watch
 from agents.loop import Loop
 from agents.report import Reporter
 from agents.snapshots import SnapshotPolicy, Snapshots
+from app.live import Board
 from app.metrics import PrometheusMetrics
 from app.settings import Settings
 from app.web import WebServer
@@ -55,6 +56,7 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
     app.engine.restore = loop.snapshots.restore
     for agent in AGENTS:
         agent.register(loop)
-    web = WebServer(metrics, lambda: app.engine.ready, host=settings.web_host, port=settings.web_port)
+    board = Board(pipeline.name, pipeline.description)
+    web = WebServer(metrics, lambda: app.engine.ready, board, host=settings.web_host, port=settings.web_port)
     app.companions.append(web)
     return app

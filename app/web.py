@@ -1,20 +1,25 @@
-"""The worker's web server: `/metrics`, `/health/live`, `/health/ready`, and nothing else."""
+"""The worker's web server: `/metrics`, `/health/live`, `/health/ready`, and the live page at `/`."""
 
 from collections.abc import Callable
 
 from aiohttp import web
 from mode import Service
 
+from app.live import Board
 from app.metrics import CONTENT_TYPE, PrometheusMetrics
+from app.page import Page
 from streaming.errors import StartupError
 
 
 class WebServer(Service):
     """Serves from the worker's first moment, also while it recovers. Loopback unless told otherwise."""
 
-    def __init__(self, metrics: PrometheusMetrics, ready: Callable[[], bool], *, host: str, port: int) -> None:
+    def __init__(
+        self, metrics: PrometheusMetrics, ready: Callable[[], bool], board: Board, *, host: str, port: int
+    ) -> None:
         super().__init__()
         self._metrics = metrics
+        self._page = Page(board, metrics)
         self._is_ready = ready
         self._host = host
         self._port = port
@@ -30,6 +35,7 @@ class WebServer(Service):
                 web.get("/health/ready", self._serve_ready),
             ]
         )
+        self._page.add_to(site)
         self._runner = web.AppRunner(site, access_log=None)
         await self._runner.setup()
         try:
@@ -46,6 +52,13 @@ class WebServer(Service):
         """Stop listening."""
         if self._runner is not None:
             await self._runner.cleanup()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on, also where any free one was asked for."""
+        assert self._runner is not None
+        port: int = self._runner.addresses[0][1]
+        return port
 
     async def _serve_metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
