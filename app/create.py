@@ -6,6 +6,7 @@ from agents.report import Reporter
 from agents.snapshots import SnapshotPolicy, Snapshots
 from app.live import Board
 from app.metrics import PrometheusMetrics
+from app.news import News
 from app.settings import Settings
 from app.web import WebServer
 from pipelines.definition import Pipeline
@@ -57,6 +58,7 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
     for agent in AGENTS:
         agent.register(loop)
     board = Board(pipeline.name, pipeline.description)
+    loop.on_predictions, loop.on_example = board.add_predictions, board.add_outcome
     web = WebServer(metrics, lambda: app.engine.ready, board, host=settings.web_host, port=settings.web_port)
-    app.companions.append(web)
+    app.companions += [web, News(config, pipeline, board)]
     return app

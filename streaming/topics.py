@@ -26,6 +26,7 @@ NOT_PERMITTED = {29, 31}  # topic and cluster authorization failed
 UNCLEANED = {"cleanup.policy": "delete", "retention.ms": "-1"}
 COMPACTED = {"cleanup.policy": "compact"}
 A_WEEK = {"cleanup.policy": "delete", "retention.ms": "604800000"}
+A_DAY = {"cleanup.policy": "delete", "retention.ms": "86400000"}
 # A dead letter is a record that a broker has accepted plus headers, so it may be larger than the broker's usual limit.
 DEAD_LETTERS = {"max.message.bytes": "4000000"}
 
@@ -59,7 +60,7 @@ def topics_of(pipeline: "Pipeline", app_id: str, partitions: int) -> tuple[Topic
         TopicSpec(pipeline.drift_topic, 1, as_events=False, about="drift events"),
         TopicSpec(pipeline.snapshots_topic, 1, COMPACTED, as_events=False, about="snapshots of the model"),
         TopicSpec(pipeline.summaries_topic, 1, A_WEEK, as_events=False, about="what went through each partition"),
-        TopicSpec(pipeline.reports_topic, 1, A_WEEK, as_events=False, about="how the pipeline is"),
+        TopicSpec(pipeline.reports_topic, 1, A_DAY, as_events=False, about="how the pipeline is"),
         TopicSpec(pipeline.incidents_topic, 1, COMPACTED, as_events=False, about="what somebody should look at"),
         TopicSpec(f"{app_id}-profiles-changelog", partitions, COMPACTED, about="state of profiles"),
         TopicSpec(f"{app_id}-pending-changelog", partitions, COMPACTED, about="state of pending labels"),
