@@ -38,7 +38,7 @@ from learning.explain import (
     explain,
 )
 from learning.learn import Learner, ModelError, copy_of
-from learning.records import Control, Example, LogRecord, Prediction, Resolved, Value
+from learning.records import Control, Example, LogRecord, Prediction, Resolved, Value, decoded
 from learning.snapshots import SnapshotError
 from pipelines.definition import Pipeline
 from streaming.config import EngineConfig
@@ -168,9 +168,9 @@ async def find(topic: replay.Topic, name: str, progress: replay.Progress) -> lis
     async with aclosing(topic.records(progress=progress)) as records:
         async for record in records:
             try:
-                if _ID.decode(record.value or b"").id != name:
+                if decoded(_ID, record.value or b"").id != name:
                     continue
-                prediction = _PREDICTION.decode(record.value)
+                prediction = decoded(_PREDICTION, record.value)
             except msgspec.DecodeError:  # somebody else's record: not what is looked for
                 continue
             found.append((Origin(topic.name, record.partition, record.offset), prediction))

@@ -3,12 +3,12 @@
 The score and label agents call it first; whatever it refuses goes to the dead letters with the reason.
 """
 
-import math
 import traceback
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from features.compile import LIMIT
 from learning.records import Outcome
 
 if TYPE_CHECKING:
@@ -89,12 +89,21 @@ def read_outcome(pipeline: "Pipeline", label: Any) -> Outcome:
     if isinstance(outcome, bool):  # before the numbers, which a bool is in Python
         if task in ("binary", "anomaly"):
             return outcome
-    elif task == "regression" and isinstance(outcome, int | float) and math.isfinite(outcome):
+    elif task == "regression" and isinstance(outcome, int | float) and -LIMIT <= outcome <= LIMIT:
         return float(outcome)
-    elif task == "multiclass" and isinstance(outcome, str):
+    elif task == "multiclass" and isinstance(outcome, str) and _is_name(outcome):
         return str(outcome)
-    expected = {"regression": "a finite float", "multiclass": "a str"}.get(task, "a bool")
-    raise Invalid(reason="invalid", message=f"got outcome {outcome!r}, expected {expected}")
+    expected = {"regression": f"a number within +-{LIMIT:g}", "multiclass": f"a str of {MAX_NAME} bytes at most"}
+    shown = repr(outcome if not isinstance(outcome, str) else outcome[:200])
+    raise Invalid(reason="invalid", message=f"got outcome {shown}, expected {expected.get(task, 'a bool')}")
+
+
+def _is_name(text: str) -> bool:
+    """Whether it can be the name of a class: that stands in every prediction, as JSON."""
+    try:
+        return len(text.encode()) <= MAX_NAME
+    except UnicodeEncodeError:
+        return False
 
 
 def _decode(stream: "Stream", value: bytes | None, max_bytes: int) -> Any:

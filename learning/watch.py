@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from river import base
 
 from learning import pickles
+from learning.learn import unfit
 from learning.quality import Report, Tally, is_wrong, loss_of, measure
 from learning.records import DriftEvent, Example, Outcome, Value
 
@@ -77,7 +78,10 @@ class Watch:
         if offset <= self.offset:
             return []
         self.offset = offset
-        if record.source == "correction" or record.schema != self._pipeline.feature_set.schema:
+        feature_set, task = self._pipeline.feature_set, self._pipeline.task
+        if record.source == "correction" or record.schema != feature_set.schema:
+            return []
+        if unfit(task, len(feature_set.names), record) is not None:  # nor of any; the learner says so
             return []
         self._total.add(record.prediction, record.outcome)
         self._recent.append((record.prediction, record.outcome))

@@ -286,11 +286,12 @@ def assert_what_is_gone_is_said(told: Told, corrected: Prediction, whole: Path) 
     asyncio.run(told.forget(log, 50))
     (once,) = occurrences(told, corrected.id)
     assert (what(once), once["again"], once["explanation"]) == (["log truncated"], None, None)
-    failed = told.headwater("explain", corrected.id)
+    failed, forced = together(
+        told, ("explain", corrected.id), ("export", "--out", str(whole), "--force")
+    )
     assert failed.returncode == 1
     assert "made     " in failed.stdout
     assert "begins at offset 50, expected 0" in failed.stderr
-    forced = told.headwater("export", "--out", str(whole), "--force")
     assert forced.returncode == 0
     assert "begins at offset 50" in forced.stderr
     assert parquet.read_table(whole)["offset"][0].as_py() >= 50
