@@ -28,6 +28,7 @@ DeadLetterReason = Literal[
 ]
 
 MAX_NAME = 1_000  # bytes of an id or key; they are written again and again, as keys and inside values
+YEAR_10000 = 253_402_300_800_000  # ms, where datetimes end
 RESERVED = "\x00"  # first character of the ids that the pending table keeps for itself
 
 
@@ -72,6 +73,9 @@ def read(
         )
     if time_ms < 0:
         raise Invalid(reason="time_too_old", message=f"got time {time_ms} ms, expected one after 1970-01-01T00:00:00Z")
+    if time_ms >= YEAR_10000:  # whatever the record's timestamp says: due times are kept as 64-bit numbers
+        message = f"got time {time_ms} ms, expected one before the year 10000; are these microseconds?"
+        raise Invalid(reason="time_ahead", message=message)
     if time_ms > timestamp_ms + max_ahead_ms:
         ahead = time_ms - timestamp_ms
         message = f"got a time {ahead} ms after the record's timestamp, expected {max_ahead_ms} at most"

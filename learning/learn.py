@@ -227,7 +227,7 @@ def unfit(task: str, features: int, example: Example) -> str | None:
     expected = _OUTCOMES[task]
     if type(example.outcome) is not expected:
         return f"got outcome {str(example.outcome)[:100]!r}, expected a {expected.__name__}"
-    if expected is float and not -LARGEST <= example.outcome <= LARGEST:
+    if isinstance(example.outcome, float) and not -LARGEST <= example.outcome <= LARGEST:
         return f"got outcome {example.outcome!r}, expected a number within +-{LARGEST:g}"
     if isinstance(example.prediction, dict) != (task == "multiclass"):
         form = "a probability for each class" if task == "multiclass" else "a number"

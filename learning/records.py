@@ -131,7 +131,7 @@ def decode_log(data: bytes) -> LogRecord:
 
 
 def decoded(decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
-    """The value. Raises `msgspec.DecodeError` for whatever is wrong with the bytes, of which msgspec has three words."""
+    """The value. Raises `msgspec.DecodeError` whatever is wrong with the bytes; msgspec has three errors for it."""
     try:
         return decoder.decode(data)
     except (UnicodeDecodeError, RecursionError) as exc:

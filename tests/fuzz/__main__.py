@@ -14,7 +14,7 @@ from tests.fuzz.pipelines import PIPELINES
 from tests.fuzz.run import Figures, Slots, batches, failing, live, memory, smallest, try_snapshot, try_watch
 from tests.fuzz.worker import Broken
 
-BATCHES, LARGEST_BATCH, SNAPSHOTS, MONITORS = 30, 60, 30, 5
+BATCHES, LARGEST_BATCH, SNAPSHOTS, MONITORS = 30, 60, 20, 1
 MEMORY = 1 << 30  # bytes beyond those of the first lives
 
 
@@ -34,7 +34,7 @@ def one_life(name: str, seed: int, number: int, figures: Figures) -> None:
     except Broken as error:
         words = str(error)
         say(f"broken: {words}\nleaving out what it does not take ...")
-        kind = words.split(" ")[0]
+        kind = words.split(" ", maxsplit=1)[0]
         less = smallest(lambda some: (failing(pipeline, some) or "").split(" ")[0] == kind, fed)
         say(f"asyncio.run(live(PIPELINES[{name!r}], {pprint.pformat(less, width=118)}))")
         raise
@@ -77,7 +77,8 @@ def run(names: list[str], inputs: int, seed: int, first: int, lives: int | None)
         if time.monotonic() - said > 10:
             said = time.monotonic()
             say(f"{figures.total:,} of {inputs:,} inputs, {said - started:.0f} s, {memory() >> 20} MB")
-    say(f"{figures.total:,} inputs in {time.monotonic() - started:.0f} s, {memory() >> 20} MB at most; none broke an invariant")
+    took = time.monotonic() - started
+    say(f"{figures.total:,} inputs in {took:.0f} s, {memory() >> 20} MB at most; none broke an invariant")
     say(f"slowest chunk {figures.slowest:.3f} s")
     for what in (figures.inputs, figures.became):
         say("".join(f"\n  {count:>9,}  {key}" for key, count in sorted(what.items())))

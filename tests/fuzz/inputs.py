@@ -30,7 +30,8 @@ NUMBERS = (
 )  # fmt: skip
 TOKENS = (
     b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e400", b"9" * 400, b"null", b"true", b'"', b"{", b"}", b"[", b"]",
-    b"\\", b"\\ud800", b"\\u0000", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xc0\xaf", b",", b":", b"0",
+    b"\\", b"\\ud800", b"\\u0000", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xc0\xaf", b",",
+    b":", b"0",
 )  # fmt: skip
 
 Row = dict[str, Any]
@@ -98,7 +99,7 @@ class Maker:
         if c.randrange(10):
             return []
         names = ("", "trace", "reason", "é", "x" * 300)
-        values = (b"", None, b"1", b"\xff\x00", b"v" * 3_000)
+        values: tuple[bytes | None, ...] = (b"", None, b"1", b"\xff\x00", b"v" * 3_000)
         if c.randrange(200) == 0:
             values = (b"v" * 190_000, b"w" * 300_000)  # around what a dead letter keeps
         return [(c.choice(names), c.choice(values)) for _ in range(c.randrange(1, 5))]
@@ -231,7 +232,7 @@ class Maker:
     def _lesson(self) -> tuple[Any, ...]:
         c = self.chance
         kind = c.randrange(12)
-        record: Any
+        value: bytes | None
         if kind < 4:
             value = encode(self.example())
         elif kind < 5:
@@ -274,7 +275,7 @@ class Maker:
     def control(self) -> bytes:
         """What somebody says, or what no command would."""
         c = self.chance
-        action = c.choice(("freeze", "thaw", "rollback", "rollback"))
+        action: Any = c.choice(("freeze", "thaw", "rollback", "rollback"))
         to = c.randrange(60) if action == "rollback" or c.randrange(4) == 0 else None
         data = encode(Control(action, self.now, "ann", "é", to))
         if c.randrange(5):
@@ -308,4 +309,3 @@ def record(topic: str, offset: int, parts: Sequence[Any]) -> "ConsumerRecord[Any
     return ConsumerRecord(
         topic, 0, offset, stamp, 0, key, value, None, len(key or b""), len(value or b""), tuple(headers)
     )
-

@@ -113,7 +113,11 @@ PIPELINES: dict[str, Pipeline] = {
         "amounts", Amount, regressor, corrected="learn", drift=[on_loss(), on_feature("x"), on_prediction()]
     ),
     "multiclass": _readings(
-        "kinds", Kind, classifier, drift=[on_loss(drift.binary.DDM), on_prediction()], more=[function("inverse", inverse)]
+        "kinds",
+        Kind,
+        classifier,
+        drift=[on_loss(drift.binary.DDM), on_prediction()],
+        more=[function("inverse", inverse)],
     ),
     "anomaly": _readings("odds", Odd, detector, expired="negative", drift=[on_prediction()]),
 }

@@ -124,7 +124,10 @@ class Slots:
         if kind == 6:
             return self.maker.bent(self.manifest), self.chunks
         if kind == 7:
-            row = {**msgspec.json.decode(self.manifest), "x" if c.randrange(9) == 0 else self._field(): self.maker.anything(2)}
+            row = {
+                **msgspec.json.decode(self.manifest),
+                "x" if c.randrange(9) == 0 else self._field(): self.maker.anything(2),
+            }
             return dumped(row), self.chunks
         if kind == 8:
             payload = b"".join(self.chunks)
@@ -151,7 +154,7 @@ class Slots:
         c = self.chance
         payload = zlib.compress(raw, 1)
         if c.randrange(15) == 0:
-            payload = c.choice((payload[:-1], payload + b"x", self.maker.bent(payload) or b"x", zlib.compress(bytes(10**7))))
+            payload = c.choice((payload[:-1], payload + b"x", self.maker.bent(payload) or b"x", BOMB))
         chunks = [payload[at : at + 1_000] for at in range(0, len(payload), 1_000)]
         row = {
             **msgspec.json.decode(self.manifest),
@@ -205,7 +208,10 @@ class Slots:
         return pickle.PROTO + b"\x05" + b"".join(steps) + b"."
 
 
-OPCODES = [value[0] for name, value in vars(pickle).items() if name.isupper() and isinstance(value, bytes) and len(value) == 1]
+OPCODES = [
+    value[0] for name, value in vars(pickle).items() if name.isupper() and isinstance(value, bytes) and len(value) == 1
+]
+BOMB = zlib.compress(bytes(10**7))
 NAMES = (
     ("os", "system"), ("builtins", "eval"), ("builtins", "getattr"), ("builtins", "bytearray"), ("builtins", "range"),
     ("numpy", "ndarray"), ("numpy._core.multiarray", "_reconstruct"), ("collections", "deque"), ("random", "Random"),
@@ -222,7 +228,7 @@ def try_snapshot(pipeline: Pipeline, manifest: bytes, chunks: Sequence[bytes]) -
     except SnapshotError as error:
         return error.kind
     except BaseException as error:
-        raise Broken(f"the snapshot raised {error!r}") from error  # noqa: EM102, TRY003
+        raise Broken(f"the snapshot raised {error!r}") from error  # noqa: EM102
     finally:
         took = time.process_time() - started
         hold(took < SLOWEST, f"the snapshot took {took:.1f} s to be refused")
@@ -232,7 +238,7 @@ def try_snapshot(pipeline: Pipeline, manifest: bytes, chunks: Sequence[bytes]) -
     except ModelError:
         return "loaded, raises"
     except BaseException as error:
-        raise Broken(f"the model of a snapshot raised {error!r}") from error  # noqa: EM102, TRY003
+        raise Broken(f"the model of a snapshot raised {error!r}") from error  # noqa: EM102
     return "loaded"
 
 
@@ -267,7 +273,13 @@ class Figures(msgspec.Struct):
                 continue
             for part in parts:
                 self.inputs["control" if b'"control"' in (part[1] or b"") else "training log"] += 1
-        counted = ("predictions_total", "duplicate_events_total", "labels_total", "training_examples_total", "model_errors_total")
+        counted = (
+            "predictions_total",
+            "duplicate_events_total",
+            "labels_total",
+            "training_examples_total",
+            "model_errors_total",
+        )
         for name in counted:
             self.became[name] += worker.metrics.counts[name]
         for (name, labels), value in worker.metrics.values.items():
@@ -317,4 +329,3 @@ def smallest(fails: Callable[[list[Batch]], bool], fed: Sequence[Batch], patienc
                     at += size
             size //= 2
     return best
-

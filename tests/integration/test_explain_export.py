@@ -286,9 +286,7 @@ def assert_what_is_gone_is_said(told: Told, corrected: Prediction, whole: Path) 
     asyncio.run(told.forget(log, 50))
     (once,) = occurrences(told, corrected.id)
     assert (what(once), once["again"], once["explanation"]) == (["log truncated"], None, None)
-    failed, forced = together(
-        told, ("explain", corrected.id), ("export", "--out", str(whole), "--force")
-    )
+    failed, forced = together(told, ("explain", corrected.id), ("export", "--out", str(whole), "--force"))
     assert failed.returncode == 1
     assert "made     " in failed.stdout
     assert "begins at offset 50, expected 0" in failed.stderr
