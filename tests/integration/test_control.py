@@ -201,6 +201,7 @@ def test_two_workers_freeze_thaw_and_go_back_as_one(run: Held, year: list[Any]) 
     asyncio.run(scenario())
 
 
+@pytest.mark.timeout(300)
 def test_a_log_that_has_lost_its_head_goes_back_as_far_as_a_snapshot_reaches(run: Held, year: list[Any]) -> None:
     """Workers start, switch and go on by snapshots alone, and explain does; what nobody can give is refused."""
     done, topic = year[:4_500], run.pipeline.training_log_topic
