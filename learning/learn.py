@@ -229,9 +229,6 @@ def unfit(task: str, features: int, example: Example) -> str | None:
         return f"got outcome {str(example.outcome)[:100]!r}, expected a {expected.__name__}"
     if isinstance(example.outcome, float) and not -LARGEST <= example.outcome <= LARGEST:
         return f"got outcome {example.outcome!r}, expected a number within +-{LARGEST:g}"
-    if isinstance(example.prediction, dict) != (task == "multiclass"):
-        form = "a probability for each class" if task == "multiclass" else "a number"
-        return f"got prediction {str(example.prediction)[:100]}, expected {form}"
     if len(example.features) != features:
         return f"got {len(example.features)} features, expected {features}"
     if features and not -LARGEST <= min(example.features) <= max(example.features) <= LARGEST:

@@ -83,6 +83,8 @@ class Watch:
             return []
         if unfit(task, len(feature_set.names), record) is not None:  # nor of any; the learner says so
             return []
+        if isinstance(record.prediction, dict) != (task == "multiclass"):  # no prediction of this task to be scored
+            return []
         self._total.add(record.prediction, record.outcome)
         self._recent.append((record.prediction, record.outcome))
         if learner_frozen_prediction is not None:
