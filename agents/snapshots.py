@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 
 import msgspec
+from pydantic import SecretBytes
 
 from agents.loop import Loop
 from learning import snapshots
@@ -34,7 +35,11 @@ class SnapshotPolicy(msgspec.Struct, frozen=True):
     examples: int
     seconds: float
     slots: int
-    keys: tuple[bytes, ...] = ()
+    keys: tuple[SecretBytes, ...] = ()
+
+    def raw_keys(self) -> list[bytes]:
+        """The keys as they are, for passing on only."""
+        return [key.get_secret_value() for key in self.keys]
 
 
 class Snapshots:
@@ -76,7 +81,7 @@ class Snapshots:
         """The model of a snapshot; None, said loudly, for one that cannot be believed."""
         try:
             return await asyncio.to_thread(
-                snapshots.load, stored.manifest, stored.chunks, self._loop.pipeline, self._policy.keys
+                snapshots.load, stored.manifest, stored.chunks, self._loop.pipeline, self._policy.raw_keys()
             )
         except SnapshotError as error:
             self._loop.metrics.count("snapshots_refused_total", kind=error.kind)
@@ -108,7 +113,7 @@ class Snapshots:
         self._saved_at = started
         try:
             manifest, chunks = snapshots.dump(
-                learner, self._loop.pipeline, created_ms=int(time.time() * 1000), keys=self._policy.keys
+                learner, self._loop.pipeline, created_ms=int(time.time() * 1000), keys=self._policy.raw_keys()
             )
         except SnapshotError as error:
             self._failed(error)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app import backtest as backtesting
+from app import check as checking
 from app import children
 from app import control as controlling
 from app import demo as demonstration
@@ -42,7 +43,6 @@ from pipelines.definition import Pipeline
 from streaming import topics as topic_room
 from streaming.brokers import LocalKafka
 from streaming.config import EngineConfig
-from streaming.errors import StartupError
 
 end_with_option = click.option("--end-with", type=int, hidden=True, help="End when this parent process is gone.")
 
@@ -247,24 +247,27 @@ def create(pipeline: str | None, broker: str | None, as_json: bool) -> None:
 @topics.command()
 @pipeline_option
 @broker_option
+@click.option("--principal", help="Whom to grant to, as Kafka names the worker's user.  [default: User:<SASL user>]")
 @json_option
-def check(pipeline: str | None, broker: str | None, as_json: bool) -> None:
-    """Check that every topic exists and that partition counts agree.
+def check(pipeline: str | None, broker: str | None, principal: str | None, as_json: bool) -> None:
+    """Check that every topic exists, that partition counts agree, and that a worker may do what it does.
 
-    The exit code is 1 where there is a problem.
+    Prints the commands for what is missing, topics and ACLs, for an operator to run. Ask as the worker's user. The exit
+    code is 1 where there is a problem.
     """
     settings = settings_for(pipeline=pipeline, broker=broker)
     definition = pipeline_of(settings)
-    try:
-        count = _checked(definition, settings.engine_config(definition.name))
-    except StartupError as error:
-        if as_json:
-            print_json({"ok": False, "problems": str(error).splitlines()})
-        raise
+    config = settings.engine_config(definition.name)
+    checked = run(checking.check(definition, config, principal))
     if as_json:
-        print_json({"ok": True, "partitions": count})
+        print_json(checking.as_dict(checked))
+    elif not checked.problems:
+        console.print(f"all topics are as they should be; {checked.partitions} partitions")
     else:
-        console.print(f"all topics are as they should be; {count} partitions")
+        for line in checking.words(checked):
+            click.echo(line, err=True)
+    if checked.problems:
+        raise SystemExit(1)
 
 
 @main.command()

@@ -52,6 +52,12 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
     app.engine.restore = loop.snapshots.restore
     for agent in AGENTS:
         agent.register(loop)
-    web = WebServer(metrics, lambda: app.engine.ready, host=settings.web_host, port=settings.web_port)
+    web = WebServer(
+        metrics,
+        lambda: app.engine.ready,
+        host=settings.web_host,
+        port=settings.web_port,
+        token=settings.web_token,
+    )
     app.companions.append(web)
     return app

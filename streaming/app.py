@@ -10,6 +10,7 @@ from typing import Any
 import faust
 import mode
 from aiokafka import TopicPartition
+from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.types import TP
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
@@ -17,6 +18,7 @@ from streaming.checkpoint import Step, no_step
 from streaming.config import EngineConfig
 from streaming.engine import Engine
 from streaming.errors import EngineError
+from streaming.security import Security
 from streaming.tables import StateTableManager
 from streaming.telemetry import Metrics
 from streaming.transport import Transport
@@ -26,6 +28,19 @@ log = logging.getLogger(__name__)
 EXIT_FAILED = 70
 PATIENCE = 10.0  # seconds for what comes after the last checkpoint
 REBALANCE_TIMEOUT = 300.0  # seconds that a group waits for a member that is still opening what it got before
+
+
+def credentials(security: Security) -> Credentials | None:
+    """What Faust's own consumer and producer say to the broker: the same as the engine's clients."""
+    if security.sasl:
+        options = security.options()
+        return SASLCredentials(
+            mechanism=options["sasl_mechanism"],
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
+            ssl_context=security.context,
+        )
+    return None if security.context is None else SSLCredentials(security.context)
 
 
 class LogChannel(faust.Channel[Any]):
@@ -54,6 +69,7 @@ class StreamApp(faust.App):
         super().__init__(
             config.app_id,
             broker="kafka://" + ";kafka://".join(config.bootstrap.split(",")),
+            broker_credentials=credentials(config.security),
             value_serializer="raw",
             topic_allow_declare=False,
             topic_disable_leader=True,

@@ -57,5 +57,5 @@ def test_certificate_authorities_that_cannot_be_read_are_named(tmp_path: Path) -
 def test_sasl_needs_a_user() -> None:
     with pytest.raises(SettingsError, match="set HEADWATER_SASL_USERNAME and HEADWATER_SASL_PASSWORD"):
         Settings(security_protocol="SASL_PLAINTEXT").security()
-    options = Settings(security_protocol="SASL_PLAINTEXT", sasl_username="u", sasl_password="p").security()
+    options = Settings(security_protocol="SASL_PLAINTEXT", sasl_username="u", sasl_password="p").security().options()
     assert (options["sasl_plain_username"], options["sasl_plain_password"]) == ("u", "p")
