@@ -112,6 +112,7 @@ async def refusal(config: "EngineConfig") -> str | None:
             await _converse(config, host.strip("[]"), int(port))
         except (TimeoutError, OSError, KafkaError, ssl.CertificateError) as error:
             said = explain(config.security, host.strip("[]"), error)
+            await asyncio.sleep(0.05)  # what aiokafka has closed is gone only after a turn of the loop
             if said is not None:
                 return f"the broker at {address} turns this client away: {said}"
     return None

@@ -20,7 +20,7 @@ PASSWORD = "pa55word-of-the-worker"
 SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 PLAIN_MODULE = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 SCRAM_MODULE = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-LISTENERS = {"SASL": "SASL_PLAINTEXT", "TLS": "SSL", "MUTUAL": "SSL", "SASLTLS": "SASL_SSL"}
+LISTENERS = {"SASL": "SASL_PLAINTEXT", "TLS": "SSL", "MUTUAL": "SSL", "SASLTLS": "SASL_SSL", "PLAINONLY": "SASL_SSL"}
 RESOURCES = {"topic": 2, "group": 3, "transactional-id": 5}
 PATTERNS = {"literal": 3, "prefixed": 4}
 OPERATIONS = {"Read": 3, "Write": 4}
@@ -58,10 +58,12 @@ class SecuredKafka:
             "listener.name.mutual.ssl.client.auth": "required",
             "listener.name.tls.ssl.client.auth": "none",
             "listener.name.sasltls.ssl.client.auth": "none",
+            "listener.name.plainonly.ssl.client.auth": "none",
             # Without it a broker holds back an answer to a wrong password by 100 ms, and the tests ask often.
             "connection.failed.authentication.delay.ms": "0",
         }
-        for name in ("sasl", "sasltls"):
+        settings["listener.name.plainonly.sasl.enabled.mechanisms"] = "PLAIN"
+        for name in ("sasl", "sasltls", "plainonly"):
             users = f'user_{USER}="{PASSWORD}"'
             settings[f"listener.name.{name}.plain.sasl.jaas.config"] = f"{PLAIN_MODULE} {users};"
             for mechanism in SCRAM:
