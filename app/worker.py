@@ -3,6 +3,7 @@
 import asyncio
 
 import click
+from aiokafka.errors import KafkaError
 
 from app.create import create_app
 from app.settings import Settings
@@ -12,6 +13,9 @@ from pipelines.loading import load_pipeline
 from streaming import permissions, topics
 from streaming.app import run as run_app
 from streaming.config import EngineConfig
+from streaming.errors import StartupError
+
+PATIENCE = 5.0  # seconds for what is asked of the broker after a failure
 
 
 def run(settings: Settings) -> None:
@@ -20,7 +24,21 @@ def run(settings: Settings) -> None:
     pipeline = load_pipeline(settings.pipeline)
     config = settings.engine_config(pipeline.name)
     partitions = asyncio.run(prepared(pipeline, config))
-    run_app(create_app(settings, pipeline, partitions), loglevel=settings.log_level)
+    app = create_app(settings, pipeline, partitions)
+    run_app(app, loglevel=settings.log_level, more=lambda: asyncio.run(lost(pipeline, config)))
+
+
+async def lost(pipeline: Pipeline, config: EngineConfig) -> str:
+    """Which rights a worker has no more, for its last words: what Kafka says when one is used does often not tell."""
+    specs = topics.topics_of(pipeline, config.app_id, config.partitions)
+    try:
+        async with asyncio.timeout(PATIENCE), topics.admin_client(config) as admin:
+            permissions.must_be_granted(await permissions.survey(admin, specs, config), config)
+    except StartupError as error:
+        return f"{error}\n"
+    except (TimeoutError, KafkaError):  # a broker that is gone says nothing
+        pass
+    return ""
 
 
 async def prepared(pipeline: Pipeline, config: EngineConfig) -> int:

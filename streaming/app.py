@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import faust
@@ -176,16 +176,19 @@ class StreamApp(faust.App):
         await asyncio.create_task(self.crash(exc))
 
 
-def run(app: StreamApp, *, loglevel: str = "INFO") -> None:
+def run(app: StreamApp, *, loglevel: str = "INFO", more: Callable[[], str] = str) -> None:
     """Run the app as a worker process until it is told to stop.
 
-    Exits with 0 when it was told to stop, else with another code and what went wrong as its last words.
+    Exits with 0 when it was told to stop, else with another code and what went wrong as its last words. `more` is asked
+    after a failure for what else there is to say.
     """
     worker = faust.Worker(app, loglevel=loglevel, quiet=False, redirect_stdouts=False)
     try:
         worker.execute_from_commandline()
     finally:
-        if app.failure is not None:
-            sys.stderr.write(f"\nError: {app.failure}\n")
+        # Faust's own consumer may crash too, which is said nowhere but in its log.
+        failure = app.failure or app.crash_reason or worker.crash_reason
+        if failure is not None:
+            sys.stderr.write(f"\nError: {failure}\n{more()}")
             sys.stderr.flush()
             os._exit(EXIT_FAILED)  # Faust's own code for a crash can be 0

@@ -6,6 +6,7 @@ with its owner. Not for production: one copy of the data, a heap of 192 MB, no r
 
 import base64
 import contextlib
+import os
 import socket
 import struct
 import subprocess
@@ -102,6 +103,11 @@ def answers(host: str, port: int, timeout: float = 1.0) -> bool:
     except OSError:
         return False
     return len(head) == 10 and struct.unpack(">iih", head)[1:] == (7, 0)
+
+
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment that Java gets: it needs none of our settings, and shows its environment when it crashes."""
+    return {name: value for name, value in environment.items() if not name.upper().startswith("HEADWATER_")}
 
 
 class LocalKafka:
@@ -251,7 +257,8 @@ class LocalKafka:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # As one word: one id in 64 begins with a dash and would be taken for an option.
         tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(properties)]
-        done = subprocess.run([*command, *tool, *self._formatting], capture_output=True, text=True, check=False)
+        words, environment = [*command, *tool, *self._formatting], without_settings(os.environ)
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             message = f"Kafka's data folder {data} cannot be formatted:\n{(done.stdout + done.stderr)[-2000:]}"
             raise BrokerError(message)
@@ -281,6 +288,7 @@ class LocalKafka:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                env=without_settings(os.environ),
                 start_new_session=True,
             )
         assert self._process.stdout is not None

@@ -1,22 +1,22 @@
 """A run whose workers are clients of a secured listener, while the test itself looks on through the plain one."""
 
 import asyncio
-import os
 import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
+from click.testing import CliRunner, Result
 
+from app.cli import main
 from app.settings import Settings
 from streaming import permissions, topics
 from streaming.config import EngineConfig
 from streaming.permissions import Acl
 from streaming.topics import TopicSpec
 from tests.integration.cli_run import FLIGHTS, UNLABELLED, history
-from tests.integration.test_loop import PARTITIONS, ROOT, Run
+from tests.integration.test_loop import PARTITIONS, Run
 from tests.security.broker import PASSWORD, USER, SecuredKafka
 from tests.security.guarded_run import guarded
 
@@ -84,17 +84,9 @@ class Guarded(Run):
         log = await self.read(self.pipeline.training_log_topic)
         assert (len(made), len(log)) == (predictions, examples), self.last_words()
 
-    def headwater(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    def headwater(self, *arguments: str) -> Result:
         """What a command says, run as the worker's user."""
-        return subprocess.run(
-            [sys.executable, "-m", "app.cli", *arguments],
-            cwd=ROOT,
-            env={**os.environ, **self.settings, **settings},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return CliRunner().invoke(main, arguments, env=self.settings)
 
     async def ended(self, number: int, patience: float = 30.0) -> tuple[int, str]:
         """A worker's exit code and all that it said."""
