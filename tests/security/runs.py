@@ -38,8 +38,7 @@ class Guarded(Run):
         self.principal = PRINCIPALS.get(listener, f"User:{USER}")
         self.settings = {
             **secured.settings(listener, mechanism),
-            "HEADWATER_PIPELINE": "tests.security.guarded_run:pipeline",
-            "HEADWATER_TEST_RUN": self.name,
+            "HEADWATER_PIPELINE": f"tests.security.guarded_run:{self.name}",
             "HEADWATER_CREATE_TOPICS": "false",
             "HEADWATER_SNAPSHOT_EXAMPLES": "200",
             "HEADWATER_SESSION_TIMEOUT": "6",

@@ -162,4 +162,3 @@ def test_topic_that_is_missing_is_not_tried_to_be_created(secured: SecuredKafka,
     with pytest.raises(StartupError, match=r"does not exist; create it with `headwater topics create`"):
         asyncio.run(prepared(other.pipeline, other.client()))
     assert len(asyncio.run(look(other)).survey.topics) == len(other.specs)
-    assert run.config.partitions == PARTITIONS

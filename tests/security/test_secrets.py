@@ -120,10 +120,9 @@ def test_file_that_holds_no_secret_is_refused(
     if content is not None:
         file.write_bytes(content)
     monkeypatch.setenv("HEADWATER_SASL_PASSWORD_FILE", str(file))
-    with pytest.raises(
-        SettingsError, match=rf"HEADWATER_SASL_PASSWORD_FILE: got '{re.escape(str(file))}'.*{reason}"
-    ) as caught:
+    with pytest.raises(SettingsError, match=rf"HEADWATER_SASL_PASSWORD_FILE: got .*{reason}") as caught:
         load_settings()
+    assert str(file) in str(caught.value)
     assert_says_no_secret("the error", str(caught.value))
     assert caught.value.__cause__ is None, "the cause shows what is in the file"
 
@@ -168,9 +167,8 @@ def command_lines() -> bytes:
 
 def listening(pid: int) -> set[int]:
     """The TCP ports that a process listens on (Linux)."""
-    inodes = {
-        found[1] for link in Path(f"/proc/{pid}/fd").iterdir() if (found := re.match(r"socket:\[(\d+)]", _link(link)))
-    }
+    links = [_link(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    inodes = {link.removeprefix("socket:[").rstrip("]") for link in links if link.startswith("socket:[")}
     ports = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
@@ -187,19 +185,13 @@ def _link(path: Path) -> str:
         return ""
 
 
-COMMANDS = [
-    ("topics", "check"),
-    ("topics", "check", "--json"),
-    ("doctor",),
-    ("doctor", "--json"),
-    ("status",),
-    ("status", "--json"),
+DONE = [("topics", "check"), ("topics", "check", "--json"), ("status",), ("status", "--json"), ("freeze",), ("thaw",)]
+# What the worker's user may not do: its rights are for the worker's work.
+REFUSED = [
     ("tail", "predictions", "--from-beginning", "--limit", "1"),
-    ("tail", "dead-letters", "--from-beginning", "--limit", "1"),
     ("explain", "f1"),
-    ("freeze", "--json"),
-    ("thaw", "--json"),
     ("produce", "--limit", "1"),
+    ("topics", "create", "--pipeline", "tests.security.guarded_run:r00000000"),
 ]
 
 
@@ -227,8 +219,10 @@ def test_nothing_that_runs_tells_a_secret(
     for name, value in run.settings.items():
         monkeypatch.setenv(name, value)
     caplog.set_level("DEBUG")
-    for words in COMMANDS:
-        assert_says_no_secret(" ".join(words), CliRunner().invoke(main, words).output)
+    for words in (*DONE, ("doctor",), ("doctor", "--json"), *REFUSED):
+        answer = CliRunner().invoke(main, words)
+        assert_says_no_secret(" ".join(words), answer.output)
+        assert (answer.exit_code == 0) == (words in DONE or words[0] == "doctor"), answer.output
     for setting in ("HEADWATER_SASL_PASSWORD", "HEADWATER_SSL_KEY_PASSWORD"):
         monkeypatch.setenv(setting, "another-passw0rd")
         refused = CliRunner().invoke(main, ["status"])

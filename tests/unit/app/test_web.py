@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 from pydantic import SecretStr
+from yarl import URL
 
 from app.metrics import PrometheusMetrics
 from app.settings import Settings, SettingsError, load_settings
@@ -99,7 +100,7 @@ def test_redirect_stays_on_this_server() -> None:
 
     async def ask() -> None:
         async with served() as url:
-            target = aiohttp.client.URL(f"{url}//evil.example/x?token={TOKEN}", encoded=True)
+            target = URL(f"{url}//evil.example/x?token={TOKEN}", encoded=True)
             status, _, headers = await get(target)  # type: ignore[arg-type]
             assert (status, headers["Location"]) == (303, "/evil.example/x")
 
