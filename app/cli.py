@@ -76,7 +76,8 @@ def worker(pipeline: str | None, broker: str | None, web_port: int | None, end_w
              `headwater topics create` does so beforehand, `headwater doctor` looks whether all is well.
     Set:     HEADWATER_BROKER=localhost:9092  HEADWATER_PIPELINE=flights  or the options below.
              HEADWATER_GUARANTEE=exactly_once needs a broker with transactions, as Apache Kafka has.
-             A secured broker: HEADWATER_SECURITY_PROTOCOL, HEADWATER_SASL_*, HEADWATER_SSL_CA_FILE.
+             A secured broker: HEADWATER_SECURITY_PROTOCOL, HEADWATER_SASL_*, HEADWATER_SSL_*; with ACLs,
+             `headwater topics check` says what a worker needs (docs/security.md).
     Feed:    `headwater produce` replays the pipeline's data set. Your own producers write JSON as
              docs/topics.md says, an event and its label with the same key, partitioned by murmur2.
     See:     http://127.0.0.1:6066/metrics, /health/live (200 while it runs), /health/ready (503 while

@@ -1,6 +1,7 @@
 """The Faust application with the engine in place of Faust's consumer, conductor, commit and recovery."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -189,6 +190,8 @@ def run(app: StreamApp, *, loglevel: str = "INFO", more: Callable[[], str] = str
         # Faust's own consumer may crash too, which is said nowhere but in its log.
         failure = app.failure or app.crash_reason or worker.crash_reason
         if failure is not None:
-            sys.stderr.write(f"\nError: {failure}\n{more()}")
+            sys.stderr.write(f"\nError: {failure}\n")
+            with contextlib.suppress(Exception):  # what it says is an addition
+                sys.stderr.write(more())
             sys.stderr.flush()
             os._exit(EXIT_FAILED)  # Faust's own code for a crash can be 0

@@ -26,6 +26,7 @@ Resource = Literal["topic", "group", "transactional-id"]
 State = Literal["granted", "missing", "unknown"]
 
 OPERATIONS: Mapping[Right, int] = {"Read": 3, "Write": 4}  # Kafka's numbers, and so the bits of a description
+DESCRIBE = 8
 NOTHING_SAID = -(2**31)  # what a description has in place of the bits where the broker does not say
 TOPIC_DENIED, GROUP_DENIED, TRANSACTION_DENIED = 29, 30, 53
 UNKNOWN_TOPIC = 3
@@ -170,10 +171,10 @@ def must_be_granted(found: Survey, config: EngineConfig) -> None:
 def _state(bits: int, operation: Right) -> State:
     """What a description says of one right.
 
-    >>> _state(0b1000, "Read"), _state(0b1000, "Write"), _state(NOTHING_SAID, "Read")
-    ('granted', 'missing', 'unknown')
+    >>> _state(0b1_0000_1000, "Read"), _state(0b1_0000_1000, "Write"), _state(NOTHING_SAID, "Read"), _state(0, "Read")
+    ('granted', 'missing', 'unknown', 'unknown')
     """
-    if bits == NOTHING_SAID:
+    if bits < 0 or not bits & (1 << DESCRIBE):  # it has just been described, so a broker without that bit says nothing
         return "unknown"
     return "granted" if bits & (1 << OPERATIONS[operation]) else "missing"
 
