@@ -170,7 +170,7 @@ class Settings(BaseSettings):
             username=self.sasl_username,
             password=self.sasl_password,
             context=context,
-            certified=self.ssl_cert_file is not None,
+            certified=context is not None and self.ssl_cert_file is not None,
         )
 
     def _ssl_context(self) -> ssl.SSLContext:

@@ -93,10 +93,8 @@ class Guard:
 
 
 def _same(said: str, expected: str) -> bool:
-    """Whether they are the same, in a time that does not tell how much of it is."""
-    return hmac.compare_digest(
-        said.encode(errors="replace"), expected.encode()
-    )  # bytes that are no text come as they may
+    """Whether they are the same, in a time that does not tell how much of it is. What was said may be no text."""
+    return hmac.compare_digest(said.encode(errors="replace"), expected.encode())
 
 
 def _name(host: str) -> str:
