@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import conn
+from aiokafka.protocol.admin import SaslAuthenticateRequest
 from click.testing import CliRunner
 from pydantic import SecretStr
 
@@ -125,6 +127,19 @@ def test_file_that_holds_no_secret_is_refused(
     assert str(file) in str(caught.value)
     assert_says_no_secret("the error", str(caught.value))
     assert caught.value.__cause__ is None, "the cause shows what is in the file"
+
+
+def test_request_that_carries_the_password_is_logged_without_it(caplog: pytest.LogCaptureFixture) -> None:
+    """aiokafka logs each request in full at DEBUG, and Faust's worker shows that."""
+    settings_of().security().options()
+    request = SaslAuthenticateRequest(f"\0worker\0{PASSWORD}".encode()).prepare(
+        {SaslAuthenticateRequest.API_KEY: (0, 1)}
+    )
+    assert PASSWORD in str(request)
+    with caplog.at_level("DEBUG"):
+        conn.log.debug("Request to %s:%d %d: %s", "broker", 9092, 1, request)
+    assert "Request to broker:9092 1: SaslAuthenticate(***)" in caplog.text
+    assert_says_no_secret("the log", caplog.text)
 
 
 def test_security_without_a_password_is_the_default() -> None:

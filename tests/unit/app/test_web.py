@@ -8,8 +8,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+from click.testing import CliRunner
 from pydantic import SecretStr
 
+from app.cli import main
 from app.metrics import PrometheusMetrics
 from app.settings import Settings, SettingsError, load_settings
 from app.status import metrics_url, scrape
@@ -138,6 +140,15 @@ def test_name_that_was_made_to_lead_to_loopback_is_refused(host: str) -> None:
 def test_listening_elsewhere_without_a_token_is_refused(host: str) -> None:
     with pytest.raises(StartupError, match=r"HEADWATER_WEB_HOST=.*HEADWATER_WEB_TOKEN"):
         WebServer(PrometheusMetrics(), lambda: True, host=host, port=0, token=SecretStr(""))
+
+
+def test_worker_that_others_would_reach_does_not_start_without_a_token() -> None:
+    """And says so before it looks for a broker."""
+    environment = {"HEADWATER_WEB_HOST": "0.0.0.0", "HEADWATER_BROKER": "127.0.0.1:1", "HEADWATER_WEB_TOKEN": ""}
+    said = CliRunner().invoke(main, ["worker"], env=environment)
+    assert said.exit_code == 1
+    assert "HEADWATER_WEB_TOKEN" in said.output
+    assert "no Kafka broker" not in said.output
 
 
 @pytest.mark.parametrize("token", ["short", "with a space in it", "with-a-lïne-beyond-ascii"])
