@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
-PROBE_TIMEOUT_MS = 5_000
+PROBE_TIMEOUT_MS = 3_000
 WRONG_NAME = 62, 64  # OpenSSL's codes for a certificate of another host, by name and by address
 
 
