@@ -15,17 +15,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from river import drift, linear_model
+from river import drift as river_drift
+from river import linear_model
 
 from features import field
-from learning.reports import Summary
-from learning.sketch import Sketch, categories, distances, merge, sketches
+from learning.reports import Sketch, Summary
+from learning.sketch import categories, distances, merge, sketches
 from learning.summary import DAY_MS
 from learning.survey import BUDGET, REFERENCE, Survey
 from pipelines.definition import Event, Label, Pipeline
+
+drift: Any = river_drift  # its constructors carry no types
 
 Days = list[npt.NDArray[np.float64]]
 Method = Callable[[Days], list[int]]

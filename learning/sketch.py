@@ -11,6 +11,7 @@ same reason. Up to `MAX_CATEGORIES` different ones, all are counted.
 """
 
 import math
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -273,7 +274,9 @@ def _halved(bins: Mapping[int, int]) -> dict[int, int]:
 def _lowest(first: int) -> float:
     """The smallest number of a bin of level 0 above zero, by its place among them."""
     exponent, mantissa = divmod(first, 1 << _BITS)
-    return math.ldexp(1.0 + mantissa / (1 << _BITS), min(exponent - 40, 1023))
+    if exponent - 40 > 1023:
+        return sys.float_info.max
+    return math.ldexp(1.0 + mantissa / (1 << _BITS), exponent - 40)
 
 
 def _full(columns: npt.NDArray[np.float64]) -> list[Sketch]:
