@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from learning.alarms import DETECTOR, LEAST, Bet, alarm_threshold, new_bet
+from learning.alarms import DETECTOR, LEAST, Bet, Usual, alarm_threshold, new_bet
 from learning.health import Health, Pulse, Trouble
 from learning.reports import Alarm, AlarmKind, Categories, FieldReport, Measures, Sketch, Summary
 from learning.sketch import add, add_categories, distances, mean, share_outside
@@ -40,6 +40,8 @@ PRIOR_SD = 0.35
 """The logarithm of a distance between samples of one distribution varies about so much."""
 MOST_OLD = 2
 """Earlier references that a signal remembers, so that a regime which returns is known."""
+LEAST_LABELLED = 50
+"""Labels that a window must usually have for a lack of them to be noticed."""
 LAYOUT = 1
 
 Held = Sketch | Categories
@@ -148,6 +150,8 @@ class State(msgspec.Struct):
     first_ms: int = -1
     until_ms: int = 0
     burst: int = 0
+    coverage: Usual = msgspec.field(default_factory=lambda: Usual(PRIOR_SD))
+    uncovered: bool = False
 
 
 class Place(NamedTuple):
@@ -318,6 +322,7 @@ class Survey:
         state.fields = list(self._reports(window, measured))
         if window.since_ms < state.first_ms + self._pipeline.feature_set.longest_ms:
             return []  # the profiles fill, so everything drifts, and nobody needs to be told
+        alarms = self._coverage_alarm(window, place)
         for name, signal in state.signals.items():
             signal.standing = max(signal.standing - 1, 0)
             held, regime = window.held(name), signal.now
@@ -327,7 +332,25 @@ class Survey:
                 regime.take(held, window.since_ms)
             else:
                 regime.bet.take(statistics(held, regime.reference, measured[name]))
-        return self._alarms(window, place)
+        return alarms + self._alarms(window, place)
+
+    def _coverage_alarm(self, window: Tile, place: Place) -> list[Alarm]:
+        """When less than half as many waits as usual end with a label; over when it is three quarters again."""
+        state = self._state
+        labelled, expired = (window.labels.get(kind, 0) for kind in ("matched", "expired"))
+        if labelled + expired < LEAST_EVENTS:
+            return []
+        share, usual = labelled / (labelled + expired), state.coverage.mean
+        known = state.coverage.armed and usual * (labelled + expired) >= LEAST_LABELLED
+        if known and state.uncovered:
+            state.uncovered = share < 0.75 * usual
+        if not known or (not state.uncovered and share >= 0.5 * usual):
+            state.coverage.take(share)
+        if not known or state.uncovered or share >= 0.5 * usual:
+            return []
+        state.uncovered = True
+        text = f"{share:.1%} of {labelled + expired} waits ended with a label, {usual:.1%} is usual"
+        return [_pipeline_alarm(place, Trouble("labels", "coverage", round(share, 6), round(0.5 * usual, 6), text))]
 
     def _alarms(self, window: Tile, place: Place) -> list[Alarm]:
         state = self._state

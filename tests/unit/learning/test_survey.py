@@ -140,3 +140,15 @@ def test_drift_says_how_far_each_signal_is() -> None:
     assert drift["data"] == pytest.approx(sum(n for name, n in drift.items() if name != "data"))
     assert 0.0 < drift["data"] < 1.0
     assert len(drift) == 2 * 10 + 1 + 2 + 1  # numbers twice, the prediction, colour and sensor, all together
+
+
+def test_fewer_labels_than_usual_are_an_alarm_once_until_they_come_again() -> None:
+    survey, found = Survey(PIPELINE), []
+    for day, record in enumerate(stream(length=30)):
+        matched = 40 if 15 <= day < 20 else 340
+        labels = {"matched": matched, "expired": 400 - matched}
+        values = {name: getattr(record, name) for name in record.__struct_fields__} | {"labels": labels}
+        found += survey.add(day, Summary(**values))
+    (alarm,) = found
+    assert (alarm.kind, alarm.signal, alarm.value) == ("labels", "coverage", 0.1)
+    assert "10.0% of 400 waits ended with a label, 85.0% is usual" in alarm.text
