@@ -393,11 +393,11 @@ class Survey:
         left, signal.now.bet.value = signal.now, 0.0
         known = next((regime for regime in reversed(signal.old) if _is_like(regime, held)), None)
         signal.old = [regime for regime in (*signal.old, left) if regime is not known][-MOST_OLD:]
-        signal.standing = BURST
+        signal.standing = REFERENCE
         if known is None:
             known = Regime(_new_bet())
             known.take(held, since_ms)
-            signal.standing = REFERENCE
+            signal.standing = BURST
         signal.now = known
 
     def _told(self, moved: Sequence[str], window: Tile) -> str:
