@@ -85,14 +85,12 @@ def test_a_partition_that_is_behind_is_no_drift() -> None:
     """Partition 1 has other numbers and is read two days late; a window has both all the same."""
     one = stream(length=40)
     other = [moved_to(record, 1) for record in stream(seed=6, length=40)]
-    late = [
-        record for day in range(42) for record in (one[day : day + 1] + (other[day - 2 : day - 1] if day > 1 else []))
-    ]
+    late = [*one[:2], *(record for pair in zip(one[2:], other, strict=False) for record in pair), *other[-2:]]
     together = [record for pair in zip(one, other, strict=True) for record in pair]
     assert alarms_of(Survey(PIPELINE), together) == alarms_of(Survey(PIPELINE), late) == []
     survey = Survey(PIPELINE)
-    alarms_of(survey, one[:2] + other[:1])
-    assert not survey._state.fields  # nothing is whole before partition 1 is through the first day
+    alarms_of(survey, [one[0], other[0], one[1]])
+    assert not survey._state.fields  # nothing is whole before partition 1 is through day 0
     alarms_of(survey, one[2 : 2 + OPEN_TILES], 3)
     assert survey._state.fields  # but it is not waited for any longer than that
 
