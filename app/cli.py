@@ -105,14 +105,27 @@ def worker(pipeline: str | None, broker: str | None, web_port: int | None, end_w
     type=click.DateTime(["%Y-%m-%d"]),
     help="Beside it, a copy that stops learning when this day begins (UTC).",
 )
+@click.option(
+    "--drift", is_flag=True, help="Its alarms, and what resetting the model at them is worth. Runs it thrice."
+)
 @json_option
-def backtest(name: str | None, freeze_after: datetime | None, as_json: bool) -> None:
+def backtest(name: str | None, freeze_after: datetime | None, drift: bool, as_json: bool) -> None:
     """Run pipeline NAME over its data set, without Kafka.
 
     Each event is predicted before its outcome is learned, in the order of event time, by the same code as in a
     worker. NAME is a built-in one or package.module:name; left out, it is HEADWATER_PIPELINE.
     """
     pipeline = pipeline_of(settings_for(pipeline=name))
+    if drift:
+        if freeze_after is not None:
+            message = "got --drift and --freeze-after, expected one of them; run it twice"
+            raise click.UsageError(message)
+        compared = backtesting.run_drift(pipeline, stderr)
+        if as_json:
+            print_json(backtesting.drift_dict(pipeline, compared))
+        else:
+            console.print(backtesting.drift_table(pipeline, compared))
+        return
     freeze_at = backtesting.freeze_ms(pipeline, freeze_after and freeze_after.replace(tzinfo=UTC))
     result, seconds = backtesting.run(pipeline, freeze_at, stderr)
     values = backtesting.as_dict(pipeline, result, seconds)

@@ -1,6 +1,5 @@
 """The worker's web server: `/metrics`, `/health/live`, `/health/ready`, and the live page at `/`.
 
-
 On loopback whoever has a login on the machine may read it; elsewhere, and wherever a token is set, only who knows that.
 """
 
