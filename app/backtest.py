@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from app.people import needs_source
 from learning.backtest import BacktestResult, backtest
+from learning.illusion import Illusion, compare
 from pipelines.definition import Pipeline
 
 DEFAULT_FREEZE = {"flights": datetime(2013, 2, 1, tzinfo=UTC)}
@@ -28,21 +30,53 @@ def freeze_ms(pipeline: Pipeline, freeze_after: datetime | None) -> int | None:
 def run(pipeline: Pipeline, freeze_at: int | None, console: Console) -> tuple[BacktestResult, float]:
     """The result, and the seconds it took; a bar on the console meanwhile."""
     needs_source(pipeline)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     started = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"reading {pipeline.name}")
-
-        def counted() -> Iterator[Any]:
-            for number, item in enumerate(pipeline.source(), 1):  # type: ignore[misc]  # checked above
-                if number % 2_000 == 0:
-                    stream = pipeline.events if isinstance(item, pipeline.events.struct) else pipeline.labels
-                    day = datetime.fromtimestamp(stream.time_of(item) / 1000, UTC).date()
-                    progress.update(task, description=f"{pipeline.name}: {number:,} events and labels, at {day}")
-                yield item
-
-        result = backtest(pipeline, counted(), freeze_at=freeze_at)
+    with _progress(console) as progress:
+        result = backtest(pipeline, _counted(pipeline, progress), freeze_at=freeze_at)
     return result, time.monotonic() - started
+
+
+def run_drift(pipeline: Pipeline, console: Console) -> Illusion:
+    """The alarms over the data set, and what resetting the model at them is worth."""
+    needs_source(pipeline)
+    with _progress(console) as progress:
+        return compare(pipeline, lambda: _counted(pipeline, progress))
+
+
+def _progress(console: Console) -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _counted(pipeline: Pipeline, progress: Progress) -> Iterator[Any]:
+    """The data set, with a line on the console about how far it is."""
+    task = progress.add_task(f"reading {pipeline.name}")
+    for number, item in enumerate(pipeline.source(), 1):  # type: ignore[misc]  # whoever calls has checked
+        if number % 2_000 == 0:
+            stream = pipeline.events if isinstance(item, pipeline.events.struct) else pipeline.labels
+            day = datetime.fromtimestamp(stream.time_of(item) / 1000, UTC).date()
+            progress.update(task, description=f"{pipeline.name}: {number:,} events and labels, at {day}")
+        yield item
+    progress.remove_task(task)
+
+
+def drift_dict(pipeline: Pipeline, compared: Illusion) -> dict[str, Any]:
+    """The same as JSON has it."""
+    values: dict[str, Any] = msgspec.to_builtins(compared)
+    return {"pipeline": pipeline.name, **values}
+
+
+def drift_table(pipeline: Pipeline, compared: Illusion) -> Group:
+    """The alarms, one a line, and the three ways beside each other."""
+    lines = [f"{datetime.fromtimestamp(alarm.time_ms // 1000, UTC):%Y-%m-%d} {alarm.text}" for alarm in compared.alarms]
+    title = f"{pipeline.name}: {len(lines)} alarms, {compared.resets} resets over {compared.examples:,} examples"
+    shown = Table(title=title, title_justify="left", min_width=min(len(title), WIDTH))
+    for name in ("metric", "reset at alarms", "never reset", "reset as often, evenly"):
+        shown.add_column(name, justify="left" if name == "metric" else "right")
+    for name, value in compared.at_alarms.items():
+        others = (compared.never.get(name), compared.periodic.get(name))
+        shown.add_row(name, f"{value:.6f}", *("" if other is None else f"{other:.6f}" for other in others))
+    return Group(*(Text(line) for line in lines), shown)
 
 
 def as_dict(pipeline: Pipeline, result: BacktestResult, seconds: float) -> dict[str, Any]:

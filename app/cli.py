@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app import backtest as backtesting
+from app import check as checking
 from app import children
 from app import control as controlling
 from app import demo as demonstration
@@ -42,7 +43,6 @@ from pipelines.definition import Pipeline
 from streaming import topics as topic_room
 from streaming.brokers import LocalKafka
 from streaming.config import EngineConfig
-from streaming.errors import StartupError
 
 end_with_option = click.option("--end-with", type=int, hidden=True, help="End when this parent process is gone.")
 
@@ -76,7 +76,8 @@ def worker(pipeline: str | None, broker: str | None, web_port: int | None, end_w
              `headwater topics create` does so beforehand, `headwater doctor` looks whether all is well.
     Set:     HEADWATER_BROKER=localhost:9092  HEADWATER_PIPELINE=flights  or the options below.
              HEADWATER_GUARANTEE=exactly_once needs a broker with transactions, as Apache Kafka has.
-             A secured broker: HEADWATER_SECURITY_PROTOCOL, HEADWATER_SASL_*, HEADWATER_SSL_CA_FILE.
+             A secured broker: HEADWATER_SECURITY_PROTOCOL, HEADWATER_SASL_*, HEADWATER_SSL_*; with ACLs,
+             `headwater topics check` says what a worker needs (docs/security.md).
     Feed:    `headwater produce` replays the pipeline's data set. Your own producers write JSON as
              docs/topics.md says, an event and its label with the same key, partitioned by murmur2.
     See:     http://127.0.0.1:6066/metrics, /health/live (200 while it runs), /health/ready (503 while
@@ -104,14 +105,27 @@ def worker(pipeline: str | None, broker: str | None, web_port: int | None, end_w
     type=click.DateTime(["%Y-%m-%d"]),
     help="Beside it, a copy that stops learning when this day begins (UTC).",
 )
+@click.option(
+    "--drift", is_flag=True, help="Its alarms, and what resetting the model at them is worth. Runs it thrice."
+)
 @json_option
-def backtest(name: str | None, freeze_after: datetime | None, as_json: bool) -> None:
+def backtest(name: str | None, freeze_after: datetime | None, drift: bool, as_json: bool) -> None:
     """Run pipeline NAME over its data set, without Kafka.
 
     Each event is predicted before its outcome is learned, in the order of event time, by the same code as in a
     worker. NAME is a built-in one or package.module:name; left out, it is HEADWATER_PIPELINE.
     """
     pipeline = pipeline_of(settings_for(pipeline=name))
+    if drift:
+        if freeze_after is not None:
+            message = "got --drift and --freeze-after, expected one of them; run it twice"
+            raise click.UsageError(message)
+        compared = backtesting.run_drift(pipeline, stderr)
+        if as_json:
+            print_json(backtesting.drift_dict(pipeline, compared))
+        else:
+            console.print(backtesting.drift_table(pipeline, compared))
+        return
     freeze_at = backtesting.freeze_ms(pipeline, freeze_after and freeze_after.replace(tzinfo=UTC))
     result, seconds = backtesting.run(pipeline, freeze_at, stderr)
     values = backtesting.as_dict(pipeline, result, seconds)
@@ -247,24 +261,27 @@ def create(pipeline: str | None, broker: str | None, as_json: bool) -> None:
 @topics.command()
 @pipeline_option
 @broker_option
+@click.option("--principal", help="Whom to grant to, as Kafka names the worker's user.  [default: User:<SASL user>]")
 @json_option
-def check(pipeline: str | None, broker: str | None, as_json: bool) -> None:
-    """Check that every topic exists and that partition counts agree.
+def check(pipeline: str | None, broker: str | None, principal: str | None, as_json: bool) -> None:
+    """Check that every topic exists, that partition counts agree, and that a worker may do what it does.
 
-    The exit code is 1 where there is a problem.
+    Prints the commands for what is missing, topics and ACLs, for an operator to run. Ask as the worker's user. The exit
+    code is 1 where there is a problem.
     """
     settings = settings_for(pipeline=pipeline, broker=broker)
     definition = pipeline_of(settings)
-    try:
-        count = _checked(definition, settings.engine_config(definition.name))
-    except StartupError as error:
-        if as_json:
-            print_json({"ok": False, "problems": str(error).splitlines()})
-        raise
+    config = settings.engine_config(definition.name)
+    checked = run(checking.check(definition, config, principal))
     if as_json:
-        print_json({"ok": True, "partitions": count})
+        print_json(checking.as_dict(checked))
+    elif not checked.problems:
+        console.print(f"all topics are as they should be; {checked.partitions} partitions")
     else:
-        console.print(f"all topics are as they should be; {count} partitions")
+        for line in checking.words(checked):
+            click.echo(line, err=True)
+    if checked.problems:
+        raise SystemExit(1)
 
 
 @main.command()

@@ -30,7 +30,9 @@ from app.people import (
     settings_for,
 )
 from app.settings import Settings
+from learning.learn import Turn
 from learning.records import Control, Example, decode_log, encode
+from learning.rollback import Run
 from pipelines.definition import Pipeline
 from pipelines.models import learning_rate_of
 from streaming import clients
@@ -235,7 +237,7 @@ def rollback(  # noqa: PLR0917  # click passes by name
     definition = pipeline_of(settings)
     config = settings.engine_config(definition.name)
     with interruptible():
-        target = run(find(definition, config, to))
+        target = run(find(definition, config, to, replay.trust_of(settings)))
         if not yes:
             question = (
                 f"Take {definition.name} back from version {target.end} to {target.version}? What came in between,"
@@ -246,22 +248,60 @@ def rollback(  # noqa: PLR0917  # click passes by name
         report(definition, run(write(definition, config, control)), as_json=as_json)
 
 
-async def find(pipeline: Pipeline, config: EngineConfig, place: Place) -> Target:
-    """The version that is meant. Raises ClickException for one that the log cannot give back."""
+async def find(
+    pipeline: Pipeline, config: EngineConfig, place: Place, trust: replay.Trust = replay.NO_SNAPSHOTS
+) -> Target:
+    """The version that is meant. Raises ClickException for one that the log and its snapshots cannot give back."""
     async with replay.opened(config, pipeline.training_log_topic) as log:
         version = await log.first_after(place.time_ms) if place.time_ms is not None else place.version or 0
         if version > log.end:
             message = f"got version {version}, expected at most {log.end}, where {log.name} ends"
             raise click.BadParameter(message, param_hint="--to")
         if log.begin > 0:
-            # Once the record is there, each worker that starts must be able to do it, whatever snapshots are left.
-            message = (
-                f"{log.name} begins at offset {log.begin}, expected 0: its head has been removed, so a worker that"
-                " starts later could not make an earlier version again; set the topic's retention.ms=-1, and give the"
-                " pipeline another name to start anew"
-            )
-            raise click.ClickException(message)
+            await _check_snapshots(pipeline, config, log, version, trust)
         return Target(version, log.end)
+
+
+async def _check_snapshots(
+    pipeline: Pipeline, config: EngineConfig, log: replay.Topic, version: int, trust: replay.Trust
+) -> None:
+    """Refuse a version of a log without its head that the snapshots cannot give: its workers would end at the record.
+
+    The same question that each worker asks when it gets there: which snapshot, and what of the log after it.
+    """
+    refused: list[str] = []
+    saved = await replay.shelf(
+        pipeline, config, trust, lambda stored, error: refused.append(f" (slot {stored.slot}: {error.kind})")
+    )
+    newest = await saved.newest()
+    runs = [Run(0, version)]
+    if newest is not None:
+        since = await _controls(log, newest.version, version)
+        turns = (*newest.turns, *(_turn(said, newest.learning) for said in since if _is_valid(said)))
+        _, runs = await saved.before(turns, version)
+    if any(run.start < min(run.stop, log.begin) for run in runs):
+        message = (
+            f"{log.name} begins at offset {log.begin}: its head has been removed, and no snapshot that can be believed"
+            f" reaches version {version}{''.join(refused)}, so no worker could make it again. Name a later version, or"
+            " give the pipeline another name to start anew; set HEADWATER_SNAPSHOT_KEY as the workers have it, and the"
+            " topic's retention.ms=-1"
+        )
+        raise click.ClickException(message)
+
+
+def _turn(said: Said, learning: bool) -> Turn:
+    """What a control record does to the lineage of later versions, to which it is nothing whether they learn."""
+    control = said.control
+    to = control.to if control.action == "rollback" else None
+    return Turn(said.offset, to, learning, control.since if control.action == "relearn" else None)
+
+
+def _is_valid(said: Said) -> bool:
+    needed = {"rollback": said.control.to, "relearn": said.control.since}
+    if said.control.action not in needed:
+        return True
+    place = needed[said.control.action]
+    return place is not None and place <= said.offset
 
 
 async def write(pipeline: Pipeline, config: EngineConfig, control: Control) -> Said:

@@ -4,7 +4,9 @@ from agents import label, learn, score, survey, watch
 from agents.loop import Loop
 from agents.report import Reporter
 from agents.snapshots import SnapshotPolicy, Snapshots
+from app.live import Board
 from app.metrics import PrometheusMetrics
+from app.news import News
 from app.settings import Settings
 from app.web import WebServer
 from pipelines.definition import Pipeline
@@ -56,6 +58,15 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
     for agent in AGENTS:
         agent.register(loop)
     metrics.follow("ready", lambda: float(app.engine.ready), pipeline=pipeline.name)
-    web = WebServer(metrics, lambda: app.engine.ready, host=settings.web_host, port=settings.web_port)
-    app.companions.append(web)
+    board = Board(pipeline.name, pipeline.description)
+    loop.on_predictions, loop.on_example = board.add_predictions, board.add_outcome
+    web = WebServer(
+        metrics,
+        lambda: app.engine.ready,
+        board,
+        host=settings.web_host,
+        port=settings.web_port,
+        token=settings.web_token,
+    )
+    app.companions += [web, News(config, pipeline, board)]
     return app

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import click
 import msgspec
+from pydantic import SecretStr
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.table import Table
@@ -164,10 +165,10 @@ def _show(board: Board, pipeline: Pipeline, topic: str, value: bytes) -> None:
             board.outcome(record)
 
 
-async def measure(board: Board) -> None:
+async def measure(board: Board, token: SecretStr) -> None:
     """Keep the board's numbers up to date. Never ends."""
     while True:
-        samples = await scrape(board.url)
+        samples = await scrape(board.url, token)
         if samples is not None:
             board.measured(samples, time.monotonic())
         await asyncio.sleep(1.0)
@@ -211,9 +212,17 @@ class Parts(msgspec.Struct):
         return f"the {name} {what}; its last lines:\n{tail}"
 
 
-async def watch(board: Board, pipeline: Pipeline, config: EngineConfig, parts: Parts, seconds: float | None) -> None:
+async def watch(
+    board: Board,
+    pipeline: Pipeline,
+    config: EngineConfig,
+    parts: Parts,
+    *,
+    seconds: float | None,
+    token: SecretStr,
+) -> None:
     """Show the board until the time is over. Raises ClickException when a process of the demo failed."""
-    tasks = [asyncio.create_task(feed(board, pipeline, config)), asyncio.create_task(measure(board))]
+    tasks = [asyncio.create_task(feed(board, pipeline, config)), asyncio.create_task(measure(board, token))]
     until = None if seconds is None else time.monotonic() + seconds
     terminal = console.is_terminal
     try:
@@ -281,7 +290,7 @@ def _run(
     parts = Parts(broker, worker, start(PRODUCER_LOG, "produce", "--speed", speed), folder)
     board = Board(pipeline, f"{address}/metrics")
     try:
-        run_coroutine(watch(board, pipeline, config, parts, seconds))
+        run_coroutine(watch(board, pipeline, config, parts, seconds=seconds, token=settings.web_token))
     finally:
         console.print(board)  # the live view leaves nothing on the screen
 

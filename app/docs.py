@@ -9,8 +9,8 @@ import click
 import msgspec
 from pydantic import SecretStr
 
+from app.settings import FILE, Settings, secret_names
 from app.settings import PREFIX as SETTING
-from app.settings import Settings
 from learning.intake import DeadLetterReason
 from learning.quality import MEASURES
 from learning.records import DriftEvent, LogRecord, Prediction
@@ -67,10 +67,14 @@ def settings_page() -> str:
         "| setting | default | type | what it does |",
         "|---|---|---|---|",
     ]
+    secrets = secret_names()
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None or isinstance(field.default, SecretStr) else str(field.default)
         shown = f"`{default}`" if default else ""
         lines.append(f"| `{SETTING}{name.upper()}` | {shown} | {_type(field.annotation)} | {field.description} |")
+        if name in secrets:
+            setting = f"{SETTING}{name.upper()}"
+            lines.append(f"| `{setting}{FILE}` |  | path | A text file that `{setting}` is in, in place of it. |")
     lines += [
         "",
         "`HEADWATER_TEST_*` belong to the tests, `HEADWATER_DATA` is the folder of optional data streams and"

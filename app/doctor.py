@@ -9,7 +9,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from app.settings import Settings
 from pipelines.definition import Pipeline
-from streaming import clients, topics
+from streaming import clients, permissions, topics
 from streaming.config import EngineConfig
 from streaming.errors import StartupError
 
@@ -37,6 +37,7 @@ async def examine(settings: Settings, pipeline: Pipeline) -> AsyncIterator[Findi
             yield Finding("broker", "ok", f"{brokers} broker(s) answer")
             specs = topics.topics_of(pipeline, config.app_id, config.partitions)
             counts = await topics.partition_counts(admin, [spec.name for spec in specs])
+            rights = await permissions.survey(admin, specs, config)
     except StartupError as error:
         yield Finding("broker", "problem", str(error))
         return
@@ -44,11 +45,17 @@ async def examine(settings: Settings, pipeline: Pipeline) -> AsyncIterator[Findi
         got = settings.replication_factor
         message = f"got {got}, but only {brokers} broker(s) answer; lower HEADWATER_REPLICATION_FACTOR"
         yield Finding("replication", "problem", message)
-    found = topics.problems(specs, counts)
+    found = topics.problems(specs, counts, rights.unseen)
     for problem in found:
         yield Finding("topics", "problem", problem)
     if not found:
         yield Finding("topics", "ok", f"{len(specs)} topics, {counts[specs[0].name]} partitions")
+    for problem in rights.problems():
+        yield Finding("rights", "problem", f"{problem}; `headwater topics check` prints the command that grants it")
+    if not rights.lacking:
+        unknown = sum(state == "unknown" for state in rights.acls.values())
+        said = f", {unknown} of them not to be asked about yet" if unknown else ""
+        yield Finding("rights", "ok", f"a worker needs {len(rights.acls)}{said}, and lacks none")
     for stream in (pipeline.events, pipeline.labels):
         if stream.topic in counts:
             yield await partitioner(config, stream.topic, counts[stream.topic])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import msgspec
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from agents.snapshots import Shelf
 from app import replay
 from app.people import (
     broker_option,
@@ -37,9 +38,11 @@ from learning.explain import (
     explain,
 )
 from learning.learn import Learner, ModelError, copy_of
-from learning.records import Control, Example, LogRecord, Prediction, Resolved
+from learning.records import Control, Example, LogRecord, Prediction, Resolved, Value, decoded
+from learning.snapshots import SnapshotError
 from pipelines.definition import Pipeline
 from streaming.config import EngineConfig
+from streaming.snapshots import Stored
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Bar = Callable[[str], replay.Progress]
@@ -73,6 +76,14 @@ class Account(msgspec.Struct, frozen=True):
     history: History
 
 
+class Refusal(msgspec.Struct, frozen=True):
+    """A snapshot that was not used, and why."""
+
+    slot: int
+    kind: str
+    message: str
+
+
 class Inquiry(msgspec.Struct, frozen=True):
     """Everything about one id."""
 
@@ -80,6 +91,7 @@ class Inquiry(msgspec.Struct, frozen=True):
     accounts: list[Account]
     mentions: list[tuple[int, Resolved]]
     searched: int
+    refused: list[Refusal] = []
 
 
 class _Named(msgspec.Struct):
@@ -98,18 +110,21 @@ _PREDICTION = msgspec.json.Decoder(Prediction)
 def command(prediction_id: str, pipeline: str | None, broker: str | None, as_json: bool) -> None:
     """Show what a prediction is made of, and make it again.
 
-    Looks for PREDICTION_ID in the predictions, rebuilds the model as it was by replaying the training log up to the
-    prediction's version, and compares to the last bit. The exit code is 1 where there is no such prediction, and 0
-    where it could not be made again: that is an answer.
+    Looks for PREDICTION_ID in the predictions, rebuilds the model as it was from the nearest snapshot before it and the
+    training log, and compares to the last bit. The exit code is 1 where there is no such prediction, or where the log
+    has lost what its model was made from; and 0 where another prediction came out: that is an answer.
     """
     settings = settings_for(pipeline=pipeline, broker=broker)
     definition = pipeline_of(settings)
+    config, trust = settings.engine_config(definition.name), replay.trust_of(settings)
     with interruptible(), bars(stderr) as bar:
-        inquiry = run(inquire(definition, settings.engine_config(definition.name), prediction_id, bar))
+        inquiry = run(inquire(definition, config, prediction_id, bar, trust))
     if as_json:
         print_json(as_dict(definition, inquiry))
     else:
         show(definition, inquiry, console)
+    if lost := [account.again.lost for account in inquiry.accounts if account.again.lost]:
+        raise click.ClickException(lost[0])
 
 
 @contextmanager
@@ -125,8 +140,15 @@ def bars(screen: Console) -> Iterator[Bar]:
         yield bar
 
 
-async def inquire(pipeline: Pipeline, config: EngineConfig, name: str, bar: Bar) -> Inquiry:
+async def inquire(
+    pipeline: Pipeline, config: EngineConfig, name: str, bar: Bar, trust: replay.Trust = replay.NO_SNAPSHOTS
+) -> Inquiry:
     """Find it, make it again, and read what the log says of it. Raises ClickException where there is no such id."""
+    refused: list[Refusal] = []
+
+    def refuse(stored: Stored, error: SnapshotError) -> None:
+        refused.append(Refusal(stored.slot, error.kind, error.message))
+
     async with replay.opened(config, pipeline.predictions_topic) as topic:
         found = await find(topic, name, bar(f"looking through {topic.name}"))
         searched = topic
@@ -135,8 +157,9 @@ async def inquire(pipeline: Pipeline, config: EngineConfig, name: str, bar: Bar)
             found = await find_example(log, name, bar(f"looking through {log.name}"))
         if not found:
             raise click.ClickException(_unknown(pipeline, name, searched, log))
-        accounts, mentions = await account(pipeline, log, name, found, bar)
-    return Inquiry(name, accounts, mentions, _size(searched))
+        saved = await replay.shelf(pipeline, config, trust, refuse)
+        accounts, mentions = await account(pipeline, log, name, found, bar=bar, saved=saved)
+    return Inquiry(name, accounts, mentions, _size(searched), refused)
 
 
 async def find(topic: replay.Topic, name: str, progress: replay.Progress) -> list[tuple[Origin, Prediction]]:
@@ -145,9 +168,9 @@ async def find(topic: replay.Topic, name: str, progress: replay.Progress) -> lis
     async with aclosing(topic.records(progress=progress)) as records:
         async for record in records:
             try:
-                if _ID.decode(record.value or b"").id != name:
+                if decoded(_ID, record.value or b"").id != name:
                     continue
-                prediction = _PREDICTION.decode(record.value)
+                prediction = decoded(_PREDICTION, record.value)
             except msgspec.DecodeError:  # somebody else's record: not what is looked for
                 continue
             found.append((Origin(topic.name, record.partition, record.offset), prediction))
@@ -166,50 +189,95 @@ async def find_example(log: replay.Topic, name: str, progress: replay.Progress) 
 
 
 async def account(
-    pipeline: Pipeline, log: replay.Topic, name: str, found: list[tuple[Origin, Prediction]], bar: Bar
+    pipeline: Pipeline, log: replay.Topic, name: str, found: list[tuple[Origin, Prediction]], *, bar: Bar, saved: Shelf
 ) -> tuple[list[Account], list[tuple[int, Resolved]]]:
-    """Each occurrence made again, and what the log says of the id, all in one pass over the log."""
-    histories = [History(prediction.version, prediction.schema) for _, prediction in found]
-    mentions: list[tuple[int, Resolved]] = []
+    """Each occurrence made again, and what the log says of the id.
 
-    def see(offset: int, record: LogRecord) -> None:
-        for history in histories:
-            history.see(offset, record)
-        if not isinstance(record, Control) and record.id == name:
-            mentions.append((offset, record))
-
+    All of the log is read, once and in order, since only it knows the place in history; learned is what comes after a
+    snapshot.
+    """
+    reading = _Reading(log, name, [History(prediction.version, prediction.schema) for _, prediction in found])
     accounts: dict[int, Account] = {}
-    learner: Learner | None = None
-    reached = 0
+    model: _Model | None = None
     for index in sorted(range(len(found)), key=lambda index: found[index][1].version):
-        prediction = found[index][1]
-        progress = bar(f"replaying {log.name} to version {prediction.version:,}")
-        learner = await replay.learner_at(pipeline, log, prediction.version, start=learner, see=see, progress=progress)
-        reached = prediction.version
-        accounts[index] = made_again(pipeline, log, learner, found[index], histories[index])
-    async with aclosing(replay.lessons(log, reached, progress=bar(f"reading the rest of {log.name}"))) as lessons:
-        async for offset, record in lessons:
-            see(offset, record)
-    return [accounts[index] for index in range(len(found))], mentions
+        version = found[index][1].version
+        lost = ""
+        try:
+            model = await _model_at(pipeline, reading, version, model, bar=bar, saved=saved)
+        except replay.LostHeadError as error:
+            model, lost = None, str(error)
+        await reading.to(min(version, log.end))
+        accounts[index] = made_again(pipeline, log, found[index], reading.histories[index], made=model, lost=lost)
+    await reading.to(log.end, bar(f"reading the rest of {log.name}"))
+    return [accounts[index] for index in range(len(found))], reading.mentions
+
+
+class _Reading:
+    """The log as it is read for the histories: each record is seen once, in order, whoever reads it."""
+
+    def __init__(self, log: replay.Topic, name: str, histories: list[History]) -> None:
+        self.histories = histories
+        self.mentions: list[tuple[int, Resolved]] = []
+        self.log = log
+        self._name = name
+        self._reached = 0
+
+    def see(self, offset: int, record: LogRecord) -> None:
+        """A record that somebody has read; one that was seen is passed over."""
+        if offset < self._reached:
+            return
+        self._reached = offset + 1
+        for history in self.histories:
+            history.see(offset, record)
+        if not isinstance(record, Control) and record.id == self._name:
+            self.mentions.append((offset, record))
+
+    async def to(self, stop: int, progress: replay.Progress = replay.nothing) -> None:
+        """Read on to before an offset."""
+        if self._reached >= stop:
+            return
+        async with aclosing(replay.lessons(self.log, self._reached, stop, progress)) as lessons:
+            async for offset, record in lessons:
+                self.see(offset, record)
+
+
+class _Model(NamedTuple):
+    learner: Learner
+    base: int
+
+
+async def _model_at(
+    pipeline: Pipeline, reading: _Reading, version: int, reached: _Model | None, *, bar: Bar, saved: Shelf
+) -> _Model:
+    """The model at a version, from where an earlier one got to, or from a snapshot that is nearer."""
+    log = reading.log
+    start, _ = await saved.before((), min(version, log.end))  # which is nearer; rollbacks since are met on the way
+    if reached is None or start.version > reached.learner.version:
+        reached = _Model(start, start.version)
+        await reading.to(start.version, bar(f"reading {log.name} to the snapshot at {start.version:,}"))
+    progress = bar(f"replaying {log.name} to version {version:,}")
+    learner = await replay.learner_at(
+        pipeline, log, version, start=reached.learner, saved=saved, see=reading.see, progress=progress
+    )
+    return _Model(learner, reached.base)
 
 
 def made_again(
-    pipeline: Pipeline, log: replay.Topic, learner: Learner, found: tuple[Origin, Prediction], history: History
+    pipeline: Pipeline,
+    log: replay.Topic,
+    found: tuple[Origin, Prediction],
+    history: History,
+    *,
+    made: "_Model | None",
+    lost: str = "",
 ) -> Account:
-    """The prediction made again by the model at its version."""
+    """The prediction made again by the model at its version, unless that is lost, for this reason."""
     origin, prediction = found
     names, schema = tuple(pipeline.feature_set.names), pipeline.feature_set.schema
-    model = copy_of(learner.model)  # some models change when they are asked, and the replay goes on from this one
+    learner, base = made if made is not None else (Learner(pipeline), 0)
     value, error, explanation = None, "", None
-    try:
-        value = learner.predict_with(model, prediction.features)
-        if schema == prediction.schema:
-            reference = history.reference(len(names))
-            explanation = explain(
-                model, lambda vector: learner.predict_with(model, vector), names, prediction.features, reference
-            )
-    except ModelError as failure:
-        error = failure.message.strip().splitlines()[-1]
+    if made is not None:
+        value, error, explanation = _asked(learner, pipeline, prediction, history)
     again = Replayed(
         value=value,
         error=error,
@@ -217,11 +285,32 @@ def made_again(
         schema=schema,
         model=" | ".join(_steps(learner.model)),
         reached=learner.version,
-        passed_over=history.before - learner.examples,
+        passed_over=history.before - learner.examples if not log.begin else None,
         begin=log.begin,
         end=log.end,
+        base=base,
+        lost=lost,
     )
     return Account(origin, prediction, again, differences(prediction, again), explanation, history)
+
+
+def _asked(
+    learner: Learner, pipeline: Pipeline, prediction: Prediction, history: History
+) -> tuple[Value | None, str, Explanation | None]:
+    """What the model says about the vector now, or what it raises, and what that is made of."""
+    model = copy_of(learner.model)  # some models change when they are asked, and the replay goes on from this one
+    names, value = tuple(pipeline.feature_set.names), None
+    try:
+        value = learner.predict_with(model, prediction.features)
+        if pipeline.feature_set.schema != prediction.schema:
+            return value, "", None
+        reference = history.reference(len(names))
+        explanation = explain(
+            model, lambda vector: learner.predict_with(model, vector), names, prediction.features, reference
+        )
+    except ModelError as failure:
+        return value, failure.message.strip().splitlines()[-1], None
+    return value, "", explanation
 
 
 def _steps(model: Any) -> list[str]:
@@ -261,6 +350,7 @@ def as_dict(pipeline: Pipeline, inquiry: Inquiry) -> dict[str, Any]:
         "occurrences": [_occurrence(account) for account in inquiry.accounts],
         "outcomes": [_mention(offset, record) for offset, record in inquiry.mentions],
         "searched": inquiry.searched,
+        "refused_snapshots": msgspec.to_builtins(inquiry.refused),
     }
 
 
@@ -278,6 +368,7 @@ def _occurrence(account: Account) -> dict[str, Any]:
         "equal": not account.differences,
         "differences": msgspec.to_builtins(account.differences),
         "model": again.model,
+        "snapshot": again.base or None,
         "explanation": msgspec.to_builtins(account.explanation),
         "history": _place(account),
     }
@@ -288,7 +379,7 @@ def _place(account: Account) -> dict[str, Any]:
     return {
         "log_begin": account.again.begin,
         "log_end": account.again.end,
-        "examples_before": history.before,
+        "examples_before": None if account.again.begin else history.before,
         "examples_after": history.after,
         "passed_over": account.again.passed_over,
         "example_before": None if last is None else _mention(*last),
@@ -318,6 +409,9 @@ def show(pipeline: Pipeline, inquiry: Inquiry, screen: Console) -> None:
             f"It is there {count} times. Under predictions=immediate or at_least_once a prediction may repeat after a"
             " crash; each is shown as it was made.",
         )
+    for refusal in inquiry.refused:
+        words = f"the snapshot in slot {refusal.slot} is not used ({refusal.kind}): {refusal.message}"
+        _say(screen, words, style="yellow")
     for account in inquiry.accounts:
         _say(screen, "")
         _show(account, screen)
@@ -340,6 +434,8 @@ def _show(account: Account, screen: Console) -> None:
             _say(screen, f"         {difference.what}: {difference.message}")
     else:
         _say(screen, f"again    equal to the last bit, by {account.again.model} at version {made.version:,}", "green")
+    if account.again.base:
+        _say(screen, f"         from the snapshot at version {account.again.base:,} and the training log after it")
     for line in _history(account):
         _say(screen, line)
     if account.explanation is not None:
@@ -359,6 +455,11 @@ def _history(account: Account) -> Iterator[str]:
         f"version  {account.prediction.version:,}: {history.before:,} examples before it, {history.after:,} since;"
         f" the log has offsets {again.begin:,} to {again.end:,}"
     )
+    if again.begin:
+        yield (
+            "         the log's head is gone: how many examples came before the version, and how many of them are not"
+            f" in the model, is no longer to be known; means are over {history.kept:,} of the last {KEPT:,} before it"
+        )
     if history.last is not None:
         offset, last = history.last
         yield f"         the last before it: {last.id}, labelled {iso(last.label_time_ms)}, offset {offset:,}"

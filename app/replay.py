@@ -10,13 +10,16 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from agents.snapshots import Refused, Shelf
+from app.settings import Settings
 from learning.learn import Learner, ModelError, Turn
 from learning.records import LogRecord, decode_log
-from learning.rollback import fold, lineage
+from learning.rollback import fold
 from pipelines.definition import Pipeline
 from streaming import clients, topics
 from streaming.config import EngineConfig
-from streaming.errors import StartupError
+from streaming.errors import EngineError, StartupError
+from streaming.snapshots import SnapshotStore
 
 Progress = Callable[[int, int], None]  # offsets read, and how many there are
 See = Callable[[int, LogRecord], None]
@@ -26,6 +29,30 @@ CHUNK = 2_000  # records between two looks at the progress
 
 def nothing(*_: object) -> None:
     """Look at nothing, show nothing."""
+
+
+class LostHeadError(EngineError):
+    """A model cannot be made again: what it would learn first is in the log no more, and no snapshot has it."""
+
+
+class Trust(msgspec.Struct, frozen=True):
+    """Which snapshots are looked at and believed.
+
+    Attributes:
+        slots: how many slots there are; 0 to look at none.
+        keys: one of them must have signed, where there are any.
+    """
+
+    slots: int = 0
+    keys: tuple[bytes, ...] = ()
+
+
+NO_SNAPSHOTS = Trust()
+
+
+def trust_of(settings: Settings) -> Trust:
+    """What a worker with these settings believes."""
+    return Trust(settings.snapshot_slots, tuple(settings.snapshot_keys()))
 
 
 class Topic:
@@ -121,33 +148,63 @@ async def lessons(
             yield record.offset, entry
 
 
+async def shelf(pipeline: Pipeline, config: EngineConfig, trust: Trust, refused: Refused = nothing) -> Shelf:
+    """The pipeline's snapshots as they are now, to be believed as a worker would; none where their topic is not."""
+    async with topics.admin_client(config) as admin:
+        counts = await topics.partition_counts(admin, [pipeline.snapshots_topic])
+    store = SnapshotStore(config, pipeline.snapshots_topic, trust.slots)
+    found = await store.read() if trust.slots and counts else []
+    return Shelf(found, pipeline, trust.keys, refused)
+
+
+def needed(
+    log: Topic, start: int, stop: int, progress: Progress = nothing
+) -> AsyncGenerator[tuple[int, LogRecord], None]:
+    """Lessons that a model is made of. Raises LostHeadError where the log does not have all of them any more."""
+    if start < min(stop, log.begin):
+        message = (
+            f"the training log {log.name} begins at offset {log.begin}, expected {start}: what was before is gone"
+            " (retention, or deleted records) and no snapshot that can be believed reaches it, so the model cannot be"
+            " made again; set HEADWATER_SNAPSHOT_KEY as the worker has it, and the topic's retention.ms=-1 for the"
+            " future"
+        )
+        raise LostHeadError(message)
+    return lessons(log, start, stop, progress)
+
+
 async def learner_at(
     pipeline: Pipeline,
     log: Topic,
     version: int,
     *,
     start: Learner | None = None,
+    saved: Shelf | None = None,
     see: See = nothing,
     progress: Progress = nothing,
 ) -> Learner:
     """The model as it was at a version: the fold over the training log up to there, rollbacks on the way included.
+
+    Raises LostHeadError.
 
     Args:
         pipeline: whose model.
         log: its training log.
         version: the offset up to which the model has learned. Beyond the log, it is the model at the log's end.
         start: a learner at an earlier version to go on from, such as a snapshot; it is changed. Without, a new one.
+        saved: snapshots to make the models from that rollbacks on the way go back to.
         see: called with each record on the way and its offset, after it was learned.
         progress: called now and then with the offsets read and how many there are.
     """
+    saved = Shelf([], pipeline, (), nothing) if saved is None else saved
     learner = Learner(pipeline) if start is None else start
     if learner.version > version:
         message = f"cannot go back from version {learner.version} to {version}; start from an earlier one"
         raise ValueError(message)
     while (stopped := await _up_to_turn(log, learner, version, see, progress)) is not None:
         record, turn = stopped
-        then, turns = Learner(pipeline), (*learner.turns, turn)
-        await fold(then, turns, lineage(turns, turn.offset + 1)[1], lambda start, stop: lessons(log, start, stop))
+        turns = (*learner.turns, turn)
+        then, runs = await saved.before(turns, turn.offset + 1)
+        await fold(then, turns, runs, lambda start, stop: needed(log, start, stop))
         learner.take_turn(turn, then)
         see(turn.offset, record)
     return learner
@@ -157,7 +214,7 @@ async def _up_to_turn(
     log: Topic, learner: Learner, version: int, see: See, progress: Progress
 ) -> tuple[LogRecord, Turn] | None:
     """Learn up to the version, or to before the next turn, which is returned: a topic is read once at a time."""
-    async with aclosing(lessons(log, learner.version, version, progress)) as found:
+    async with aclosing(needed(log, learner.version, version, progress)) as found:
         async for offset, record in found:
             turn = learner.turn_at(offset, record)
             if turn is not None:

@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretBytes, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streaming.config import EngineConfig
+from streaming.security import Security
 
 PREFIX = "HEADWATER_"
+FILE = "_FILE"  # after the name of a secret: the file that it is in
+SHORTEST_TOKEN = 16
 ADDRESS = re.compile(r"(?:[^\s,:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
 FOREIGN = {f"{PREFIX}DATA", f"{PREFIX}CACHE"}
 FOREIGN_PREFIX = f"{PREFIX}TEST_"
@@ -55,6 +58,9 @@ class Settings(BaseSettings):
     replication_factor: int = Field(
         1, ge=1, le=10, description="Replication of the topics that are created. 3 for production."
     )
+    create_topics: bool = Field(
+        True, description="Whether a worker creates topics that are missing. `false`: it ends and says which."
+    )
     session_timeout: float = Field(
         10.0,
         ge=1,
@@ -89,7 +95,15 @@ class Settings(BaseSettings):
         " believed. Never printed.",
     )
     web_host: str = Field(
-        "127.0.0.1", min_length=1, description="Address the worker's web server (`/metrics`) listens on."
+        "127.0.0.1",
+        min_length=1,
+        description="Address the worker's web server (`/metrics`) listens on. Another than loopback needs"
+        " `HEADWATER_WEB_TOKEN`.",
+    )
+    web_token: SecretStr = Field(
+        SecretStr(""),
+        description="What `Authorization: Bearer` must say for anything but `/health`. Needed where the web server does"
+        " not listen on loopback. Never printed.",
     )
     web_port: int = Field(6066, ge=0, le=65_535, description="Port of the worker's web server.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
@@ -102,6 +116,15 @@ class Settings(BaseSettings):
     sasl_username: str = Field("", description="SASL user name.")
     sasl_password: SecretStr = Field(SecretStr(""), description="SASL password. Never printed.")
     ssl_ca_file: Path | None = Field(None, description="PEM file of certificate authorities. Unset: the system's.")
+    ssl_cert_file: Path | None = Field(
+        None, description="PEM file of the client's certificate, where the broker asks for one."
+    )
+    ssl_key_file: Path | None = Field(
+        None, description="PEM file of its private key. Unset: it is in `HEADWATER_SSL_CERT_FILE` too."
+    )
+    ssl_key_password: SecretStr = Field(
+        SecretStr(""), description="Password of that key, if it has one. Never printed."
+    )
     data_dir: Path = Field(
         Path(".headwater"),
         description="Folder for the worker's own files. State is not among them: it is in Kafka.",
@@ -117,42 +140,70 @@ class Settings(BaseSettings):
                 raise ValueError(message)
         return value
 
+    @field_validator("web_token")
+    @classmethod
+    def _is_token(cls, value: SecretStr) -> SecretStr:
+        token = value.get_secret_value()
+        if token and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
+            message = (
+                f"expected at least {SHORTEST_TOKEN} characters of ASCII without spaces, as in `openssl rand -hex 32`"
+            )
+            raise ValueError(message)
+        return value
+
     def group(self, pipeline_name: str) -> str:
         """The application id: the setting, else one derived from the pipeline's name."""
         return self.app_id or f"headwater-{pipeline_name}"
 
-    def security(self) -> dict[str, Any]:
-        """Arguments for aiokafka's clients. Raises SettingsError."""
-        if self.security_protocol == "PLAINTEXT":
-            return {}
-        options: dict[str, Any] = {"security_protocol": self.security_protocol}
-        if "SSL" in self.security_protocol.split("_"):
-            options["ssl_context"] = self._ssl_context()
-        if self.security_protocol.startswith("SASL"):
-            if not self.sasl_username:
-                message = (
-                    f"{PREFIX}SECURITY_PROTOCOL={self.security_protocol} needs a user;"
-                    f" set {PREFIX}SASL_USERNAME and {PREFIX}SASL_PASSWORD"
-                )
-                raise SettingsError(message)
-            options["sasl_mechanism"] = self.sasl_mechanism
-            options["sasl_plain_username"] = self.sasl_username
-            options["sasl_plain_password"] = self.sasl_password.get_secret_value()
-        return options
+    def security(self) -> Security:
+        """How clients talk to the broker. Raises SettingsError."""
+        context = self._ssl_context() if self.security_protocol in ("SSL", "SASL_SSL") else None
+        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
+            message = (
+                f"{PREFIX}SECURITY_PROTOCOL={self.security_protocol} needs a user and a password;"
+                f" set {PREFIX}SASL_USERNAME and {PREFIX}SASL_PASSWORD"
+            )
+            raise SettingsError(message)
+        return Security(
+            protocol=self.security_protocol,
+            mechanism=self.sasl_mechanism,
+            username=self.sasl_username,
+            password=self.sasl_password,
+            context=context,
+            certified=context is not None and self.ssl_cert_file is not None,
+        )
 
     def _ssl_context(self) -> ssl.SSLContext:
         try:
-            return ssl.create_default_context(cafile=self.ssl_ca_file)
+            context = ssl.create_default_context(cafile=self.ssl_ca_file)
         except OSError as error:  # no such file, or nothing that ssl can read
             message = (
                 f"{PREFIX}SSL_CA_FILE: got {str(self.ssl_ca_file)!r}, which cannot be read as a PEM file of certificate"
                 f" authorities ({error.strerror or error}). Correct or unset it; see docs/settings.md."
             )
             raise SettingsError(message) from error
+        if self.ssl_cert_file is not None:
+            self._load_certificate(context, self.ssl_cert_file)
+        elif self.ssl_key_file is not None:
+            message = f"{PREFIX}SSL_KEY_FILE needs {PREFIX}SSL_CERT_FILE, the certificate that the key belongs to"
+            raise SettingsError(message)
+        return context
 
-    def snapshot_keys(self) -> list[bytes]:
+    def _load_certificate(self, context: ssl.SSLContext, certificate: Path) -> None:
+        try:
+            # A function, also where there is no password: without one OpenSSL would ask for it at the terminal.
+            context.load_cert_chain(certificate, self.ssl_key_file, self.ssl_key_password.get_secret_value)
+        except (OSError, ValueError) as error:
+            message = (
+                f"{PREFIX}SSL_CERT_FILE={str(certificate)!r}, {PREFIX}SSL_KEY_FILE={str(self.ssl_key_file or '')!r} and"
+                f" {PREFIX}SSL_KEY_PASSWORD: the client's certificate cannot be used ({_reason(error)}). Expected a"
+                " certificate and its private key as PEM files, and the key's password if it has one."
+            )
+            raise SettingsError(message) from error
+
+    def snapshot_keys(self) -> list[SecretBytes]:
         """The keys that snapshots are signed with; none where they are not."""
-        return [key.encode() for key in self.snapshot_key.get_secret_value().split(",") if key]
+        return [SecretBytes(key.encode()) for key in self.snapshot_key.get_secret_value().split(",") if key]
 
     def engine_config(self, pipeline_name: str | None = None) -> EngineConfig:
         """What the engine needs to be told. Without a name, the app id is built from the pipeline setting."""
@@ -171,13 +222,20 @@ class Settings(BaseSettings):
             transaction_timeout_ms=int(self.transaction_timeout * 1000),
             replication_factor=self.replication_factor,
             partitions=self.partitions,
+            create_topics=self.create_topics,
             security=self.security(),
         )
 
 
+def secret_names() -> list[str]:
+    """The fields that are secrets."""
+    return [name for name, field in Settings.model_fields.items() if field.annotation is SecretStr]
+
+
 def known_names() -> list[str]:
-    """Every environment variable that is a setting."""
-    return [PREFIX + name.upper() for name in Settings.model_fields]
+    """Every environment variable that is a setting, or names the file that a secret one is in."""
+    names = [PREFIX + name.upper() for name in Settings.model_fields]
+    return names + [f"{PREFIX}{name.upper()}{FILE}" for name in secret_names()]
 
 
 def refuse_unknown(environ: Mapping[str, str]) -> None:
@@ -192,9 +250,36 @@ def refuse_unknown(environ: Mapping[str, str]) -> None:
         raise SettingsError(message)
 
 
+def secrets_in_files(environ: Mapping[str, str]) -> dict[str, str]:
+    """Secrets whose file is named by `<setting>_FILE`, as Docker and Kubernetes hand them out. Raises SettingsError.
+
+    The end of the line that an editor leaves is not part of a secret.
+    """
+    given = {name.upper(): value for name, value in environ.items() if value}
+    found = {}
+    for name in secret_names():
+        setting = PREFIX + name.upper()
+        path = given.get(setting + FILE)
+        if path is None:
+            continue
+        if setting in given:
+            message = f"{setting} and {setting}{FILE} are both set, expected one of them; unset the other"
+            raise SettingsError(message)
+        try:
+            found[name] = Path(path).read_text("utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            message = f"{setting}{FILE}: got {path!r}, which cannot be read as a text file ({_reason(error)})"
+            raise SettingsError(message) from None  # a decoding error shows what is in the file
+        if not found[name]:
+            message = f"{setting}{FILE}: got {path!r}, which is empty; expected the secret in it"
+            raise SettingsError(message)
+    return found
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Settings from the environment, with these values before it. Raises SettingsError for people."""
     refuse_unknown(os.environ)
+    overrides = {**secrets_in_files(os.environ), **overrides}
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -205,6 +290,13 @@ def load_settings(**overrides: Any) -> Settings:
 def _explain(problem: dict[str, Any]) -> str:
     name = str(problem["loc"][0]) if problem["loc"] else "?"
     env = name if name.startswith(PREFIX) else PREFIX + name.upper()
-    got = "***" if "password" in name.lower() else repr(problem.get("input"))
+    got = "***" if name.lower().removeprefix(PREFIX.lower()) in secret_names() else repr(problem.get("input"))
     said = problem["msg"].removeprefix("Value error, ")
     return f"{env}: got {got}; {said[0].lower()}{said[1:]}. Correct or unset it; see docs/settings.md."
+
+
+def _reason(error: Exception) -> str:
+    """What an error says about why, and nothing of what it was about."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return str(getattr(error, "strerror", None) or getattr(error, "reason", None) or error)

@@ -5,6 +5,7 @@ from typing import Any
 
 import aiohttp
 from aiokafka import TopicPartition
+from pydantic import SecretStr
 
 from app.control import as_dict, controls, summary
 from app.metrics import parse
@@ -16,16 +17,26 @@ from streaming.errors import StartupError
 
 
 def metrics_url(settings: Settings) -> str:
-    """Where the worker of these settings answers."""
-    host = f"[{settings.web_host}]" if ":" in settings.web_host else settings.web_host
+    """Where the worker of these settings answers; one that listens everywhere does so on loopback too."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.web_host, settings.web_host)
+    host = f"[{host}]" if ":" in host else host
     return f"http://{host}:{settings.web_port}/metrics"
 
 
-async def scrape(url: str) -> Mapping[str, float] | None:
-    """The worker's samples, or None where no worker answers."""
+async def scrape(url: str, token: SecretStr | None = None) -> Mapping[str, float] | None:
+    """The worker's samples, or None where no worker answers. Raises StartupError where it does not know the token."""
+    said = token.get_secret_value() if token is not None else ""
+    headers = {"Authorization": f"Bearer {said}"} if said else {}
     try:
         timeout = aiohttp.ClientTimeout(total=2)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
+        # A redirect would take the token elsewhere.
+        async with (
+            aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
+            session.get(url, allow_redirects=False) as response,
+        ):
+            if response.status == 401:
+                message = f"the worker at {url} wants another token; set HEADWATER_WEB_TOKEN to the worker's"
+                raise StartupError(message)
             return parse(await response.text()) if response.status == 200 else None
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError):  # ValueError: somebody else answers, with bytes
         return None
@@ -55,7 +66,7 @@ async def lags(pipeline: Pipeline, config: EngineConfig) -> dict[str, dict[str, 
 async def status(settings: Settings, pipeline: Pipeline) -> dict[str, Any]:
     """Everything `headwater status` shows."""
     url = metrics_url(settings)
-    samples = await scrape(url)
+    samples = await scrape(url, settings.web_token)
     config = settings.engine_config(pipeline.name)
     partitions = await lags(pipeline, config)
     said = await controls(pipeline, config, samples or {})

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from learning.records import decoded
 from pipelines.definition import Pipeline
 from streaming import clients, topics
 from streaming.config import EngineConfig
@@ -17,6 +18,9 @@ WHAT: dict[str, Callable[[Pipeline], str]] = {
     "drift": lambda p: p.drift_topic,
     "dead-letters": lambda p: p.dead_letters_topic,
 }
+
+
+_ANY = msgspec.json.Decoder(Any)
 
 
 async def follow(config: EngineConfig, topic: str, *, beginning: bool) -> AsyncGenerator[Any, None]:
@@ -36,12 +40,13 @@ async def follow(config: EngineConfig, topic: str, *, beginning: bool) -> AsyncG
 def as_line(record: Any) -> dict[str, Any]:
     """A record as JSON has it; bytes that are not JSON are shown as text."""
     try:
-        value: Any = msgspec.json.decode(record.value or b"null")
+        value: Any = decoded(_ANY, record.value or b"null")
     except msgspec.DecodeError:
         value = record.value.decode(errors="replace")
     line = {"partition": record.partition, "offset": record.offset, "value": value}
     if record.headers:
-        line["headers"] = {name: data.decode(errors="replace") for name, data in record.headers}
+        headers = record.headers  # whose values may be null
+        line["headers"] = {name: data if data is None else data.decode(errors="replace") for name, data in headers}
     return line
 
 

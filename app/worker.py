@@ -3,28 +3,57 @@
 import asyncio
 
 import click
+from aiokafka.errors import KafkaError
 
 from app.create import create_app
 from app.settings import Settings
+from app.web import require_token
 from pipelines.definition import Pipeline
 from pipelines.loading import load_pipeline
-from streaming import topics
+from streaming import permissions, topics
 from streaming.app import run as run_app
 from streaming.config import EngineConfig
+from streaming.errors import StartupError
+
+PATIENCE = 5.0  # seconds for what is asked of the broker after a failure
 
 
 def run(settings: Settings) -> None:
     """Run one worker in this process. Raises StartupError, DefinitionError or SettingsError before it starts."""
+    require_token(settings.web_host, settings.web_token)
     pipeline = load_pipeline(settings.pipeline)
     config = settings.engine_config(pipeline.name)
     partitions = asyncio.run(prepared(pipeline, config))
-    run_app(create_app(settings, pipeline, partitions), loglevel=settings.log_level)
+    app = create_app(settings, pipeline, partitions)
+    run_app(app, loglevel=settings.log_level, more=lambda: asyncio.run(lost(pipeline, config)))
+
+
+async def lost(pipeline: Pipeline, config: EngineConfig) -> str:
+    """Which rights a worker has no more, for its last words: what Kafka says when one is used does often not tell."""
+    specs = topics.topics_of(pipeline, config.app_id, config.partitions)
+    try:
+        async with asyncio.timeout(PATIENCE), topics.admin_client(config) as admin:
+            permissions.must_be_granted(await permissions.survey(admin, specs, config), config)
+    except StartupError as error:
+        return f"{error}\n"
+    except (TimeoutError, KafkaError):  # a broker that is gone says nothing
+        pass
+    return ""
 
 
 async def prepared(pipeline: Pipeline, config: EngineConfig) -> int:
-    """Create what topics are missing, check them all, and return the events topic's partition count."""
+    """Create what topics are missing, check them and the rights, and return the events topic's partition count.
+
+    Raises StartupError with all that is missing. Where topics are not to be created, nothing is tried.
+    """
     specs = topics.topics_of(pipeline, config.app_id, config.partitions)
     async with topics.admin_client(config) as admin:
-        for spec in await topics.ensure(admin, specs, config.replication_factor):
+        permissions.must_be_granted(await permissions.survey(admin, specs, config), config)
+        if not config.create_topics:
+            return await topics.check(admin, specs)
+        created = await topics.ensure(admin, specs, config.replication_factor)
+        for spec in created:
             click.echo(f"created topic {spec.name} ({spec.partitions} partitions): {spec.about}", err=True)
+        if created:  # of a topic that is not there a broker does not say who may do what with it
+            permissions.must_be_granted(await permissions.survey(admin, specs, config), config)
         return await topics.check(admin, specs)

@@ -88,6 +88,7 @@ def backtest(
     freeze_at: int | None = None,
     on_prediction: Callable[[Prediction], None] | None = None,
     on_record: Callable[[int, LogRecord], None] | None = None,
+    reset: Callable[[int], bool] | None = None,
 ) -> BacktestResult:
     """Run over events and labels that come merged in time order.
 
@@ -98,8 +99,9 @@ def backtest(
         freeze_at: time in ms from which on a copy of the model that stops learning is scored beside.
         on_prediction: called with each prediction.
         on_record: called with each record of the training log and its offset, before it is learned.
+        reset: asked at each offset of the log, after `on_record`, whether the model begins anew with this record.
     """
-    run = _Run(pipeline, freeze_at, on_prediction, on_record)
+    run = _Run(pipeline, freeze_at, on_prediction, on_record, reset)
     number = 0
     for number, item in enumerate(items, 1):  # read after the loop
         run.take(item)
@@ -117,6 +119,7 @@ class _Run:
         freeze_at: int | None,
         on_prediction: Callable[[Prediction], None] | None,
         on_record: Callable[[int, LogRecord], None] | None,
+        reset: Callable[[int], bool] | None,
     ) -> None:
         self._pipeline = pipeline
         self._learner = Learner(pipeline)
@@ -128,6 +131,7 @@ class _Run:
         self._frozen: Any = None
         self._on_prediction = on_prediction
         self._on_record = on_record
+        self._reset = reset
         self._offset = 0
         self._counts: Counter[str] = Counter()
         self._baselines = Baselines(pipeline.task)
@@ -213,6 +217,8 @@ class _Run:
             self._on_record(self._offset, record)
         if isinstance(record, Example) and record.source != "correction":
             self._scored(record)
+        if self._reset is not None and self._reset(self._offset):
+            self._learner.model = self._pipeline.model()
         try:
             self._learner.apply(self._offset, record)
         except ModelError:

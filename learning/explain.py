@@ -103,9 +103,12 @@ class Replayed(msgspec.Struct, frozen=True):
         schema: hash of their definitions now.
         model: the pipeline's model now, for people.
         reached: version of the model that was rebuilt.
-        passed_over: examples before it that are not in the model: not to be learned, or frozen out, or rolled back.
+        passed_over: examples before it that are not in the model: not to be learned, or frozen out, or rolled back;
+            None where the log's head is gone, so that nobody can tell.
         begin: first offset that the training log still has.
         end: offset after its last.
+        base: version of the snapshot that the model was made from; 0 where it was made from the log alone.
+        lost: why the model cannot be made at all, where the log has lost what it would be made from.
     """
 
     value: Value | None
@@ -114,9 +117,11 @@ class Replayed(msgspec.Struct, frozen=True):
     schema: str
     model: str
     reached: int
-    passed_over: int
+    passed_over: int | None
     begin: int
     end: int
+    base: int = 0
+    lost: str = ""
 
 
 def ulps(one: float, other: float) -> int:
@@ -287,7 +292,7 @@ def differences(recorded: Prediction, again: Replayed) -> list[Difference]:
     """Everything that is not as it was; empty where the prediction was made again to the last bit."""
     found = _of_the_vector(recorded, again)
     fits = len(recorded.features) == len(again.names)  # or else nothing could be made again, and why is said already
-    value = _of_the_value(recorded.prediction, again) if fits else []
+    value = _of_the_value(recorded.prediction, again) if fits and not again.lost else []
     return [*found, *_of_the_log(recorded.version, again, same=fits and not value), *value]
 
 
@@ -313,12 +318,8 @@ def _of_the_log(version: int, again: Replayed, *, same: bool) -> list[Difference
             " that the model learned from: another topic of that name, or another broker"
         )
         return [Difference("version beyond the log", version, again.end, message)]
-    if again.begin > 0 and not same:
-        message = (
-            f"the training log begins at offset {again.begin}, what was before is gone (retention, or deleted records);"
-            " a model that learned it cannot be rebuilt"
-        )
-        return [Difference("log truncated", 0, again.begin, message)]
+    if again.lost:
+        return [Difference("log truncated", 0, again.begin, again.lost)]
     if again.reached != version and not same:
         message = (
             f"the prediction was made at version {version}, the training log has no record there, the one before it"
@@ -364,7 +365,7 @@ class History:
     """What the training log says around one version: feed it every record of the log, in order.
 
     Attributes:
-        before: examples that the version has behind it.
+        before: examples that the version has behind it, of those that the log still has.
         after: examples that came since.
         last: the last example behind it, and its offset.
     """
@@ -388,6 +389,11 @@ class History:
         self.last = (offset, record)
         if record.schema == self._schema:
             self._vectors.append(record.features)
+
+    @property
+    def kept(self) -> int:
+        """How many examples the reference is the mean of."""
+        return len(self._vectors)
 
     def reference(self, width: int) -> list[float]:
         """Mean of each feature over the last examples before the version; zeros where there are none.

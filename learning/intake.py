@@ -3,12 +3,12 @@
 The score and label agents call it first; whatever it refuses goes to the dead letters with the reason.
 """
 
-import math
 import traceback
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from features.compile import LIMIT
 from learning.records import Outcome
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ DeadLetterReason = Literal[
 ]
 
 MAX_NAME = 1_000  # bytes of an id or key; they are written again and again, as keys and inside values
+YEAR_10000 = 253_402_300_800_000  # ms, where datetimes end
 RESERVED = "\x00"  # first character of the ids that the pending table keeps for itself
 
 
@@ -72,6 +73,9 @@ def read(
         )
     if time_ms < 0:
         raise Invalid(reason="time_too_old", message=f"got time {time_ms} ms, expected one after 1970-01-01T00:00:00Z")
+    if time_ms >= YEAR_10000:  # whatever the record's timestamp says: due times are kept as 64-bit numbers
+        message = f"got time {time_ms} ms, expected one before the year 10000; are these microseconds?"
+        raise Invalid(reason="time_ahead", message=message)
     if time_ms > timestamp_ms + max_ahead_ms:
         ahead = time_ms - timestamp_ms
         message = f"got a time {ahead} ms after the record's timestamp, expected {max_ahead_ms} at most"
@@ -89,12 +93,21 @@ def read_outcome(pipeline: "Pipeline", label: Any) -> Outcome:
     if isinstance(outcome, bool):  # before the numbers, which a bool is in Python
         if task in ("binary", "anomaly"):
             return outcome
-    elif task == "regression" and isinstance(outcome, int | float) and math.isfinite(outcome):
+    elif task == "regression" and isinstance(outcome, int | float) and -LIMIT <= outcome <= LIMIT:
         return float(outcome)
-    elif task == "multiclass" and isinstance(outcome, str):
+    elif task == "multiclass" and isinstance(outcome, str) and _is_name(outcome):
         return str(outcome)
-    expected = {"regression": "a finite float", "multiclass": "a str"}.get(task, "a bool")
-    raise Invalid(reason="invalid", message=f"got outcome {outcome!r}, expected {expected}")
+    expected = {"regression": f"a number within +-{LIMIT:g}", "multiclass": f"a str of {MAX_NAME} bytes at most"}
+    shown = repr(outcome if not isinstance(outcome, str) else outcome[:200])
+    raise Invalid(reason="invalid", message=f"got outcome {shown}, expected {expected.get(task, 'a bool')}")
+
+
+def _is_name(text: str) -> bool:
+    """Whether it can be the name of a class: that stands in every prediction, as JSON."""
+    try:
+        return len(text.encode()) <= MAX_NAME
+    except UnicodeEncodeError:
+        return False
 
 
 def _decode(stream: "Stream", value: bytes | None, max_bytes: int) -> Any:

@@ -253,6 +253,9 @@ class Learner:
                 " keep the feature definitions or start a new pipeline name"
             )
             raise ModelError(message)
+        if (wrong := unfit(self._task, len(self._names), example)) is not None:
+            message = f"example {example.id!r} is none that a worker of this pipeline writes: {wrong}"
+            raise ModelError(message)
         try:
             x = dict(zip(self._names, example.features, strict=True))
             if self._unsupervised:
@@ -277,6 +280,30 @@ class Learner:
         if self.frozen_version:  # or else there has been none, which needs no keeping
             self.past = (*self.past, (self.frozen_version, self.frozen))
         self.frozen, self.frozen_version = frozen, since
+
+
+LARGEST = 1e120  # features are sums of at most 1e100 each; what is learned beyond it makes numbers that are none
+_OUTCOMES: dict[str, type] = {"binary": bool, "anomaly": bool, "regression": float, "multiclass": str}
+
+
+def unfit(task: str, features: int, example: Example) -> str | None:
+    """Why an example, of the right schema, cannot be of a pipeline of this task and so many features; None if it can.
+
+    The log is a topic that others may write to, and one example of another kind would spoil a model for good.
+
+    >>> unfit("binary", 0, Example("a", "k", 0, 0, 0.5, 0, [], "", "yes", "label"))
+    "got outcome 'yes', expected a bool"
+    """
+    expected = _OUTCOMES[task]
+    if type(example.outcome) is not expected:
+        return f"got outcome {str(example.outcome)[:100]!r}, expected a {expected.__name__}"
+    if isinstance(example.outcome, float) and not -LARGEST <= example.outcome <= LARGEST:
+        return f"got outcome {example.outcome!r}, expected a number within +-{LARGEST:g}"
+    if len(example.features) != features:
+        return f"got {len(example.features)} features, expected {features}"
+    if features and not -LARGEST <= min(example.features) <= max(example.features) <= LARGEST:
+        return f"got features from {min(example.features)!r} to {max(example.features)!r}, expected +-{LARGEST:g}"
+    return None
 
 
 _NOTHING_KNOWN: dict[str, Value] = {"binary": 0.5, "multiclass": {}, "regression": 0.0, "anomaly": 0.0}

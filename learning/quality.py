@@ -145,15 +145,17 @@ class Curve:
         self.observed = [0] * RELIABILITY_BINS
 
     def add(self, probability: float, truth: bool) -> None:
-        """Take one probability and whether it came true."""
-        bin_ = min(max(int(probability * RELIABILITY_BINS), 0), RELIABILITY_BINS - 1)
+        """Take one probability and whether it came true. What is none counts as the nearest that is."""
+        probability = min(max(probability, 0.0), 1.0)
+        bin_ = min(int(probability * RELIABILITY_BINS), RELIABILITY_BINS - 1)
         self.n[bin_] += 1
         self.predicted[bin_] += probability
         self.observed[bin_] += truth
 
     def add_all(self, probabilities: npt.NDArray[np.float64], truths: npt.NDArray[np.bool_]) -> None:
         """Take many."""
-        bins = np.clip(probabilities * RELIABILITY_BINS, 0, RELIABILITY_BINS - 1).astype(int)
+        probabilities = np.clip(probabilities, 0.0, 1.0)
+        bins = np.minimum(probabilities * RELIABILITY_BINS, RELIABILITY_BINS - 1).astype(int)
         self._plus(
             np.bincount(bins, minlength=RELIABILITY_BINS).tolist(),
             np.bincount(bins, probabilities, RELIABILITY_BINS).tolist(),

@@ -3,9 +3,11 @@
 Times are milliseconds since 1970 UTC. A reader must accept fields it does not know; a writer must not remove any.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 Outcome = bool | float | str
 Value = float | dict[str, float]
@@ -125,5 +127,18 @@ def encode(record: Prediction | LogRecord | DriftEvent) -> bytes:
 
 
 def decode_log(data: bytes) -> LogRecord:
-    """A record of the training log. Raises `msgspec.DecodeError` for anything else."""
-    return _LOG.decode(data)
+    r"""A record of the training log. Raises `msgspec.DecodeError` for anything else.
+
+    >>> decode_log(b'{"type":"\xff"}')
+    Traceback (most recent call last):
+    msgspec.DecodeError: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte
+    """
+    return decoded(_LOG, data)
+
+
+def decoded(decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
+    """The value. Raises `msgspec.DecodeError` whatever is wrong with the bytes; msgspec has three errors for it."""
+    try:
+        return decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as exc:
+        raise msgspec.DecodeError(str(exc)) from exc

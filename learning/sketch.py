@@ -11,6 +11,7 @@ same reason. Up to `MAX_CATEGORIES` different ones, all are counted.
 """
 
 import math
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -179,12 +180,7 @@ def psi(now: Sketch | Categories, reference: Sketch | Categories) -> float:
     Numbers are grouped at the reference's quantiles `TAILS`; each category is a group. Half a value is added to every
     group, so that an empty one costs a finite amount.
     """
-    if not now.n or not reference.n:
-        return 0.0
-    p, q = grouped(now, reference)
-    groups = len(p)
-    ps, qs = (p + 0.5) / (p.sum() + 0.5 * groups), (q + 0.5) / (q.sum() + 0.5 * groups)
-    return float(((ps - qs) * np.log(ps / qs)).sum())
+    return distances(now, reference)[1]
 
 
 def ks(now: Sketch | Categories, reference: Sketch | Categories) -> float:
@@ -192,13 +188,23 @@ def ks(now: Sketch | Categories, reference: Sketch | Categories) -> float:
 
     For categories, which have no order: half the sum of the differences. 0.0 where one side is empty.
     """
+    return distances(now, reference)[0]
+
+
+def distances(now: Sketch | Categories, reference: Sketch | Categories) -> tuple[float, float]:
+    """`ks` and `psi`, at the cost of one."""
     if not now.n or not reference.n:
-        return 0.0
+        return 0.0, 0.0
     p, q = aligned(now, reference)
-    differences = p / p.sum() - q / q.sum()
+    differences = p / now.n - q / reference.n
     if isinstance(now, Categories):
-        return float(np.abs(differences).sum() / 2.0)
-    return float(np.abs(np.cumsum(differences)).max())
+        return float(np.abs(differences).sum() / 2.0), _psi(p, q)
+    return float(np.abs(np.cumsum(differences)).max()), _psi(*_grouped(p, q))
+
+
+def _psi(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> float:
+    ps, qs = (p + 0.5) / (p.sum() + 0.5 * len(p)), (q + 0.5) / (q.sum() + 0.5 * len(q))
+    return float(((ps - qs) * np.log(ps / qs)).sum())
 
 
 Pair = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -222,11 +228,8 @@ def aligned(now: Sketch | Categories, reference: Sketch | Categories) -> Pair:
     raise TypeError(message)
 
 
-def grouped(now: Sketch | Categories, reference: Sketch | Categories) -> Pair:
-    """Counts of both by the groups that `psi` is over."""
-    p, q = aligned(now, reference)
-    if isinstance(now, Categories):
-        return p, q
+def _grouped(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> Pair:
+    """Counts of both by the groups that `psi` is over, from counts by bins in ascending order."""
     below = np.cumsum(q) - q  # a bin belongs to the group in which its middle lies, so a tie is never parted
     group = np.searchsorted(np.array(TAILS), (below + q / 2.0) / q.sum())
     # Bins that the reference has not are no part of what lies beside them: they are two more groups, out of range.
@@ -271,7 +274,9 @@ def _halved(bins: Mapping[int, int]) -> dict[int, int]:
 def _lowest(first: int) -> float:
     """The smallest number of a bin of level 0 above zero, by its place among them."""
     exponent, mantissa = divmod(first, 1 << _BITS)
-    return math.ldexp(1.0 + mantissa / (1 << _BITS), min(exponent - 40, 1023))
+    if exponent - 40 > 1023:
+        return sys.float_info.max
+    return math.ldexp(1.0 + mantissa / (1 << _BITS), exponent - 40)
 
 
 def _full(columns: npt.NDArray[np.float64]) -> list[Sketch]:

@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
-from learning.alarms import DETECTOR, LEAST, Bet, alarm_threshold, new_bet
+from learning.alarms import DETECTOR, LEAST, Bet, Usual, alarm_threshold, new_bet
 from learning.health import Health, Pulse, Trouble
 from learning.reports import Alarm, AlarmKind, Categories, FieldReport, Measures, Sketch, Summary
-from learning.sketch import add, add_categories, ks, mean, psi, share_outside
+from learning.sketch import add, add_categories, distances, mean, share_outside
 from learning.summary import DAY_MS, Fields
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ PRIOR_SD = 0.35
 """The logarithm of a distance between samples of one distribution varies about so much."""
 MOST_OLD = 2
 """Earlier references that a signal remembers, so that a regime which returns is known."""
+LEAST_LABELLED = 50
+"""Labels that a window must usually have for a lack of them to be noticed."""
 LAYOUT = 1
 
 Held = Sketch | Categories
@@ -147,6 +150,8 @@ class State(msgspec.Struct):
     first_ms: int = -1
     until_ms: int = 0
     burst: int = 0
+    coverage: Usual = msgspec.field(default_factory=lambda: Usual(PRIOR_SD))
+    uncovered: bool = False
 
 
 class Place(NamedTuple):
@@ -220,7 +225,7 @@ class Survey:
         so_far = Tile()
         for tile in (self._state.window, *self._state.open.values()):
             so_far.pour(msgspec.msgpack.decode(msgspec.msgpack.encode(tile), type=Tile))
-        return list(self._reports(so_far))
+        return list(self._reports(so_far, {}))
 
     def drift(self) -> Measures:
         """For each signal how much of the threshold it has reached by itself, and "data" for all together."""
@@ -313,9 +318,11 @@ class Survey:
 
     def _judge(self, window: Tile, place: Place) -> list[Alarm]:
         state = self._state
-        state.fields = list(self._reports(window))
+        measured = {name: distances(window.held(name), signal.now.reference) for name, signal in state.signals.items()}
+        state.fields = list(self._reports(window, measured))
         if window.since_ms < state.first_ms + self._pipeline.feature_set.longest_ms:
             return []  # the profiles fill, so everything drifts, and nobody needs to be told
+        alarms = self._coverage_alarm(window, place)
         for name, signal in state.signals.items():
             signal.standing = max(signal.standing - 1, 0)
             held, regime = window.held(name), signal.now
@@ -324,8 +331,26 @@ class Survey:
             if regime.windows < REFERENCE:
                 regime.take(held, window.since_ms)
             else:
-                regime.bet.take(statistics(held, regime.reference))
-        return self._alarms(window, place)
+                regime.bet.take(statistics(held, regime.reference, measured[name]))
+        return alarms + self._alarms(window, place)
+
+    def _coverage_alarm(self, window: Tile, place: Place) -> list[Alarm]:
+        """When less than half as many waits as usual end with a label; over when it is three quarters again."""
+        state = self._state
+        labelled, expired = (window.labels.get(kind, 0) for kind in ("matched", "expired"))
+        if labelled + expired < LEAST_EVENTS:
+            return []
+        share, usual = labelled / (labelled + expired), state.coverage.mean
+        known = state.coverage.armed and usual * (labelled + expired) >= LEAST_LABELLED
+        if known and state.uncovered:
+            state.uncovered = share < 0.75 * usual
+        if not known or (not state.uncovered and share >= 0.5 * usual):
+            state.coverage.take(share)
+        if not known or state.uncovered or share >= 0.5 * usual:
+            return []
+        state.uncovered = True
+        text = f"{share:.1%} of {labelled + expired} waits ended with a label, {usual:.1%} is usual"
+        return [_pipeline_alarm(place, Trouble("labels", "coverage", round(share, 6), round(0.5 * usual, 6), text))]
 
     def _alarms(self, window: Tile, place: Place) -> list[Alarm]:
         state = self._state
@@ -339,7 +364,9 @@ class Survey:
         text = self._told(moved, window)
         for name in moved:
             self._restart(state.signals[name], window.held(name), window.since_ms)
-        state.fields = list(self._reports(window))
+        state.fields = [
+            replace(field, drifted=state.signals[f"{field.kind}:{field.name}"].standing > 0) for field in state.fields
+        ]
         belongs, state.burst = state.burst > 0, BURST
         if belongs:
             return []
@@ -366,11 +393,11 @@ class Survey:
         left, signal.now.bet.value = signal.now, 0.0
         known = next((regime for regime in reversed(signal.old) if _is_like(regime, held)), None)
         signal.old = [regime for regime in (*signal.old, left) if regime is not known][-MOST_OLD:]
-        signal.standing = BURST
+        signal.standing = REFERENCE
         if known is None:
             known = Regime(_new_bet())
             known.take(held, since_ms)
-            signal.standing = REFERENCE
+            signal.standing = BURST
         signal.now = known
 
     def _told(self, moved: Sequence[str], window: Tile) -> str:
@@ -387,23 +414,25 @@ class Survey:
             text += f". With it: {', '.join(others[:4])}{more}"
         return text
 
-    def _reports(self, window: Tile) -> Iterator[FieldReport]:
+    def _reports(self, window: Tile, measured: Mapping[str, tuple[float, float]]) -> Iterator[FieldReport]:
         for name in (*self._features, *self._fields):
             signal = self._state.signals[name]
             kind, _, short = name.partition(":")
-            yield _report(short, kind == "feature", window.held(name), signal)
+            yield _report(short, kind == "feature", window.held(name), signal, measured.get(name, (0.0, 0.0)))
 
 
-def statistics(held: Held, reference: Held) -> list[float]:
+def statistics(held: Held, reference: Held, measured: tuple[float, float] | None = None) -> list[float]:
     """Logarithms of how far a window is from the reference: KS, PSI and the share of missing values.
 
     Each has added what a window of that size differs by through chance alone, so that zero is a distance too.
+    `measured` are KS and PSI where they are known.
     """
     n = max(held.n, 1)
     missing = abs(_angle(held) - _angle(reference))
+    furthest, index = distances(held, reference) if measured is None else measured
     return [
-        math.log(ks(held, reference) + 0.5 / math.sqrt(n)),
-        math.log(psi(held, reference) + 5.0 / n),
+        math.log(furthest + 0.5 / math.sqrt(n)),
+        math.log(index + 5.0 / n),
         math.log(missing + 0.5 / math.sqrt(n + held.missing)),
     ]
 
@@ -431,7 +460,8 @@ def _is_like(regime: Regime, held: Held) -> bool:
 
 
 def _difference(held: Held, reference: Held) -> str:
-    parts = [f"KS {ks(held, reference):.3f}, PSI {psi(held, reference):.3f}"]
+    furthest, index = distances(held, reference)
+    parts = [f"KS {furthest:.3f}, PSI {index:.3f}"]
     if isinstance(held, Sketch) and isinstance(reference, Sketch):
         parts.append(f"mean {mean(held):.6g} instead of {mean(reference):.6g}")
     was, now = (each.missing / max(each.n + each.missing, 1) for each in (reference, held))
@@ -440,7 +470,7 @@ def _difference(held: Held, reference: Held) -> str:
     return ", ".join(parts)
 
 
-def _report(name: str, is_feature: bool, held: Held, signal: Signal) -> FieldReport:
+def _report(name: str, is_feature: bool, held: Held, signal: Signal, measured: tuple[float, float]) -> FieldReport:
     reference = signal.now.reference
     bare = not reference.n
     new: list[str] = []
@@ -459,8 +489,8 @@ def _report(name: str, is_feature: bool, held: Held, signal: Signal) -> FieldRep
         missing=held.missing / max(held.n + held.missing, 1),
         mean=mean(held) if isinstance(held, Sketch) else 0.0,
         reference_mean=mean(reference) if isinstance(reference, Sketch) else 0.0,
-        psi=0.0 if bare else psi(held, reference),
-        ks=0.0 if bare else ks(held, reference),
+        psi=measured[1],
+        ks=measured[0],
         constant=held.n > 1 and different == 1 and (isinstance(held, Categories) or held.low == held.high),
         outside=0.0 if bare else outside,
         new=[] if bare else new[:10],

@@ -1,15 +1,17 @@
 """The Faust application with the engine in place of Faust's consumer, conductor, commit and recovery."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import faust
 import mode
 from aiokafka import TopicPartition
+from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.types import TP
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
@@ -17,6 +19,7 @@ from streaming.checkpoint import Step, no_step
 from streaming.config import EngineConfig
 from streaming.engine import Engine
 from streaming.errors import EngineError
+from streaming.security import Security
 from streaming.tables import StateTableManager
 from streaming.telemetry import Metrics
 from streaming.transport import Transport
@@ -26,6 +29,19 @@ log = logging.getLogger(__name__)
 EXIT_FAILED = 70
 PATIENCE = 10.0  # seconds for what comes after the last checkpoint
 REBALANCE_TIMEOUT = 300.0  # seconds that a group waits for a member that is still opening what it got before
+
+
+def credentials(security: Security) -> Credentials | None:
+    """What Faust's own consumer and producer say to the broker: the same as the engine's clients."""
+    if security.sasl:
+        options = security.options()
+        return SASLCredentials(
+            mechanism=options["sasl_mechanism"],
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
+            ssl_context=security.context,
+        )
+    return None if security.context is None else SSLCredentials(security.context)
 
 
 class LogChannel(faust.Channel[Any]):
@@ -54,6 +70,7 @@ class StreamApp(faust.App):
         super().__init__(
             config.app_id,
             broker="kafka://" + ";kafka://".join(config.bootstrap.split(",")),
+            broker_credentials=credentials(config.security),
             value_serializer="raw",
             topic_allow_declare=False,
             topic_disable_leader=True,
@@ -160,16 +177,21 @@ class StreamApp(faust.App):
         await asyncio.create_task(self.crash(exc))
 
 
-def run(app: StreamApp, *, loglevel: str = "INFO") -> None:
+def run(app: StreamApp, *, loglevel: str = "INFO", more: Callable[[], str] = str) -> None:
     """Run the app as a worker process until it is told to stop.
 
-    Exits with 0 when it was told to stop, else with another code and what went wrong as its last words.
+    Exits with 0 when it was told to stop, else with another code and what went wrong as its last words. `more` is asked
+    after a failure for what else there is to say.
     """
     worker = faust.Worker(app, loglevel=loglevel, quiet=False, redirect_stdouts=False)
     try:
         worker.execute_from_commandline()
     finally:
-        if app.failure is not None:
-            sys.stderr.write(f"\nError: {app.failure}\n")
+        # Faust's own consumer may crash too, which is said nowhere but in its log.
+        failure = app.failure or app.crash_reason or worker.crash_reason
+        if failure is not None:
+            sys.stderr.write(f"\nError: {failure}\n")
+            with contextlib.suppress(Exception):  # what it says is an addition
+                sys.stderr.write(more())
             sys.stderr.flush()
             os._exit(EXIT_FAILED)  # Faust's own code for a crash can be 0

@@ -6,6 +6,7 @@ with its owner. Not for production: one copy of the data, a heap of 192 MB, no r
 
 import base64
 import contextlib
+import os
 import socket
 import struct
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -104,6 +105,11 @@ def answers(host: str, port: int, timeout: float = 1.0) -> bool:
     return len(head) == 10 and struct.unpack(">iih", head)[1:] == (7, 0)
 
 
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment that Java gets: it needs none of our settings, and shows its environment when it crashes."""
+    return {name: value for name, value in environment.items() if not name.upper().startswith("HEADWATER_")}
+
+
 class LocalKafka:
     """A Kafka of one node in a folder of its own; it ends with this process, also when that is killed.
 
@@ -111,6 +117,8 @@ class LocalKafka:
         folder: where data, settings and log go. None: a temporary folder, removed by `stop`.
         port: of the listener; None for a free one (the one of the last time, where the folder has one).
         settings: more of Kafka's settings, or other values for those of `NODE_SETTINGS`.
+        listeners: more listeners by name and port, on loopback; their security is for `settings` to say.
+        formatting: more arguments for the one time that the data folder is formatted, as `--add-scram=...`.
         patience: seconds to wait for the start.
 
     As a context manager it starts and stops. `kill` and then `start` keeps data and port.
@@ -122,6 +130,8 @@ class LocalKafka:
         *,
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
+        listeners: Mapping[str, int] | None = None,
+        formatting: Sequence[str] = (),
         patience: float = 90.0,
     ) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -129,6 +139,8 @@ class LocalKafka:
         self._port = port
         self._controller_port: int | None = None
         self._settings = dict(settings or {})
+        self._listeners = dict(listeners or {})
+        self._formatting = list(formatting)
         self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
         self.pid: int | None = None
@@ -228,11 +240,13 @@ class LocalKafka:
         data = self.folder / "data"
         data.mkdir(parents=True, exist_ok=True)
         self._choose_ports()
+        others = [f"{name}://{HOST}:{port}" for name, port in self._listeners.items()]
+        for_clients = ",".join([f"PLAINTEXT://{self.bootstrap}", *others])
         settings = {
             **NODE_SETTINGS,
             "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{HOST}:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "listeners": f"{for_clients},CONTROLLER://{HOST}:{self._controller_port}",
+            "advertised.listeners": for_clients,
             "log.dirs": data.as_posix(),
             **self._settings,
         }
@@ -243,7 +257,8 @@ class LocalKafka:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # As one word: one id in 64 begins with a dash and would be taken for an option.
         tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(properties)]
-        done = subprocess.run([*command, *tool], capture_output=True, text=True, check=False)
+        words, environment = [*command, *tool, *self._formatting], without_settings(os.environ)
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             message = f"Kafka's data folder {data} cannot be formatted:\n{(done.stdout + done.stderr)[-2000:]}"
             raise BrokerError(message)
@@ -273,6 +288,7 @@ class LocalKafka:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                env=without_settings(os.environ),
                 start_new_session=True,
             )
         assert self._process.stdout is not None

@@ -29,7 +29,7 @@ def producer(
         max_request_size=MAX_REQUEST_BYTES,
         request_timeout_ms=REQUEST_TIMEOUT_MS,
         **extra,
-        **config.security,
+        **config.security.options(),
     )
 
 
@@ -43,4 +43,4 @@ def consumer(config: EngineConfig, *topics: str, **extra: Any) -> AIOKafkaConsum
         "fetch_max_wait_ms": 100,
         **extra,
     }
-    return AIOKafkaConsumer(*topics, bootstrap_servers=config.bootstrap, **options, **config.security)
+    return AIOKafkaConsumer(*topics, bootstrap_servers=config.bootstrap, **options, **config.security.options())

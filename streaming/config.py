@@ -1,8 +1,10 @@
 """What the engine needs to be told, in one frozen record; built by `app.settings`."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
+
+from streaming.security import Security
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 Predictions = Literal["transactional", "immediate"]
@@ -25,4 +27,5 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     transaction_timeout_ms: int = 15_000
     replication_factor: int = 1
     partitions: int = 4
-    security: dict[str, Any] = {}
+    create_topics: bool = True
+    security: Security = Security()

@@ -42,7 +42,7 @@ async def read_changelogs(
 async def committed_offsets(config: EngineConfig, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
     """The group's committed offsets; where there is none, the beginning of the partition."""
     wanted = list(tps)
-    admin = AIOKafkaAdminClient(bootstrap_servers=config.bootstrap, **config.security)
+    admin = AIOKafkaAdminClient(bootstrap_servers=config.bootstrap, **config.security.options())
     await admin.start()
     try:
         stored = await admin.list_consumer_group_offsets(config.app_id)

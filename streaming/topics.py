@@ -4,9 +4,9 @@ Used by `headwater topics`, `doctor`, `demo` and by the worker at its start.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from streaming.config import EngineConfig
 from streaming.errors import StartupError
+from streaming.security import refusal
 
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
@@ -22,10 +23,14 @@ VISIBLE_TRIES = 150
 ALREADY_EXISTS = 36
 UNKNOWN_TOPIC = 3
 NOT_PERMITTED = {29, 31}  # topic and cluster authorization failed
+Right = Literal["Read", "Write"]  # each includes Describe
+READ: tuple[Right, ...] = ("Read",)
+WRITE: tuple[Right, ...] = ("Write",)
 # Replayed records carry the time of their event, so by Kafka's default of seven days they would be gone at once.
 UNCLEANED = {"cleanup.policy": "delete", "retention.ms": "-1"}
 COMPACTED = {"cleanup.policy": "compact"}
 A_WEEK = {"cleanup.policy": "delete", "retention.ms": "604800000"}
+A_DAY = {"cleanup.policy": "delete", "retention.ms": "86400000"}
 # A dead letter is a record that a broker has accepted plus headers, so it may be larger than the broker's usual limit.
 DEAD_LETTERS = {"max.message.bytes": "4000000"}
 
@@ -39,6 +44,7 @@ class TopicSpec(msgspec.Struct, frozen=True):
         config: topic configuration for its creation.
         as_events: whether it must have as many partitions as the events topic has.
         about: what is in it, for people.
+        rights: what a worker does with it, by Kafka's names for it.
     """
 
     name: str
@@ -46,36 +52,77 @@ class TopicSpec(msgspec.Struct, frozen=True):
     config: Mapping[str, str] = {}
     as_events: bool = True
     about: str = ""
+    rights: tuple[Right, ...] = ()
 
 
 def topics_of(pipeline: "Pipeline", app_id: str, partitions: int) -> tuple[TopicSpec, ...]:
     """Every topic of a pipeline; the events topic is first and the labels topic second."""
     return (
-        TopicSpec(pipeline.events.topic, partitions, UNCLEANED, about="events"),
-        TopicSpec(pipeline.labels.topic, partitions, UNCLEANED, about="labels"),
-        TopicSpec(pipeline.predictions_topic, partitions, about="predictions"),
-        TopicSpec(pipeline.dead_letters_topic, partitions, DEAD_LETTERS, about="records that could not be used"),
-        TopicSpec(pipeline.training_log_topic, 1, UNCLEANED, as_events=False, about="the training log"),
-        TopicSpec(pipeline.drift_topic, 1, as_events=False, about="drift events"),
-        TopicSpec(pipeline.snapshots_topic, 1, COMPACTED, as_events=False, about="snapshots of the model"),
-        TopicSpec(pipeline.summaries_topic, 1, A_WEEK, as_events=False, about="what went through each partition"),
-        TopicSpec(pipeline.reports_topic, 1, A_WEEK, as_events=False, about="how the pipeline is"),
-        TopicSpec(pipeline.incidents_topic, 1, COMPACTED, as_events=False, about="what somebody should look at"),
-        TopicSpec(f"{app_id}-profiles-changelog", partitions, COMPACTED, about="state of profiles"),
-        TopicSpec(f"{app_id}-pending-changelog", partitions, COMPACTED, about="state of pending labels"),
-        TopicSpec(f"{app_id}-monitors-changelog", 1, COMPACTED, as_events=False, about="state of monitors"),
+        TopicSpec(pipeline.events.topic, partitions, UNCLEANED, about="events", rights=READ),
+        TopicSpec(pipeline.labels.topic, partitions, UNCLEANED, about="labels", rights=READ),
+        TopicSpec(pipeline.predictions_topic, partitions, about="predictions", rights=WRITE),
+        TopicSpec(
+            pipeline.dead_letters_topic,
+            partitions,
+            DEAD_LETTERS,
+            about="records that could not be used",
+            rights=WRITE,
+        ),
+        TopicSpec(
+            pipeline.training_log_topic, 1, UNCLEANED, as_events=False, about="the training log", rights=READ + WRITE
+        ),
+        TopicSpec(pipeline.drift_topic, 1, as_events=False, about="drift events", rights=WRITE),
+        TopicSpec(
+            pipeline.snapshots_topic, 1, COMPACTED, as_events=False, about="snapshots of the model", rights=READ + WRITE
+        ),
+        TopicSpec(
+            pipeline.summaries_topic,
+            1,
+            A_WEEK,
+            as_events=False,
+            about="what went through each partition",
+            rights=READ + WRITE,
+        ),
+        TopicSpec(
+            pipeline.reports_topic, 1, A_DAY, as_events=False, about="how the pipeline is", rights=READ + WRITE
+        ),
+        TopicSpec(
+            pipeline.incidents_topic,
+            1,
+            COMPACTED,
+            as_events=False,
+            about="what somebody should look at",
+            rights=READ + WRITE,
+        ),
+        TopicSpec(
+            f"{app_id}-profiles-changelog", partitions, COMPACTED, about="state of profiles", rights=READ + WRITE
+        ),
+        TopicSpec(
+            f"{app_id}-pending-changelog", partitions, COMPACTED, about="state of pending labels", rights=READ + WRITE
+        ),
+        TopicSpec(
+            f"{app_id}-monitors-changelog",
+            1,
+            COMPACTED,
+            as_events=False,
+            about="state of monitors",
+            rights=READ + WRITE,
+        ),
     )
 
 
 @asynccontextmanager
 async def admin_client(config: EngineConfig) -> AsyncIterator[AIOKafkaAdminClient]:
     """A connected admin client. Raises StartupError when the broker cannot be reached."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=config.bootstrap, request_timeout_ms=15_000, **config.security)
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=config.bootstrap, request_timeout_ms=15_000, **config.security.options()
+    )
     try:
         await admin.start()
     except (KafkaError, OSError) as error:
         await admin.close()
-        raise unreachable(config, error) from error
+        said = await refusal(config)
+        raise (StartupError(said) if said else unreachable(config, error)) from error
     try:
         yield admin
     except KafkaConnectionError as error:
@@ -91,7 +138,7 @@ def unreachable(config: EngineConfig, error: BaseException) -> StartupError:
     return StartupError(
         f"no Kafka broker answers at {config.bootstrap}{reason}. "
         "Start one (`headwater kafka up` runs a local one), or set HEADWATER_BROKER and, for a secured broker,"
-        " HEADWATER_SECURITY_PROTOCOL and HEADWATER_SASL_*."
+        " HEADWATER_SECURITY_PROTOCOL, HEADWATER_SASL_* and HEADWATER_SSL_* (docs/security.md)."
     )
 
 
@@ -104,8 +151,10 @@ async def partition_counts(admin: AIOKafkaAdminClient, names: Iterable[str]) -> 
     return {t["topic"]: len(t["partitions"]) for t in described if not t["error_code"]}
 
 
-def problems(specs: Sequence[TopicSpec], counts: Mapping[str, int]) -> list[str]:
+def problems(specs: Sequence[TopicSpec], counts: Mapping[str, int], unseen: Container[str] = frozenset()) -> list[str]:
     """What is wrong with the topics as they are, each with its remedy. Pure.
+
+    Of those that are not to be seen nobody knows here whether they exist.
 
     >>> specs = [TopicSpec("events", 4), TopicSpec("labels", 4)]
     >>> problems(specs, {"events": 4, "labels": 4})
@@ -113,11 +162,7 @@ def problems(specs: Sequence[TopicSpec], counts: Mapping[str, int]) -> list[str]
     >>> problems(specs, {"events": 4, "labels": 3})[0].split(";")[0]
     'topic labels has 3 partitions, but its events topic events has 4'
     """
-    found = [
-        f"topic {spec.name} ({spec.about}) does not exist; create it with `headwater topics create`"
-        for spec in specs
-        if spec.name not in counts
-    ]
+    found = [_absent(spec, seen=spec.name not in unseen) for spec in specs if spec.name not in counts]
     events = specs[0]
     for spec in specs:
         count = counts.get(spec.name)
@@ -137,6 +182,12 @@ def problems(specs: Sequence[TopicSpec], counts: Mapping[str, int]) -> list[str]
     return found
 
 
+def _absent(spec: TopicSpec, *, seen: bool) -> str:
+    if seen:
+        return f"topic {spec.name} ({spec.about}) does not exist; create it with `headwater topics create`"
+    return f"topic {spec.name} ({spec.about}) is not to be seen: it does not exist, or this user may not describe it"
+
+
 async def check(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> int:
     """Check every topic. Returns the events topic's partition count. Raises StartupError with all problems."""
     counts = await partition_counts(admin, [spec.name for spec in specs])
@@ -144,6 +195,16 @@ async def check(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> int:
     if found:
         raise StartupError("\n".join(found))
     return counts[specs[0].name]
+
+
+def missing_of(specs: Sequence[TopicSpec], counts: Mapping[str, int]) -> tuple[TopicSpec, ...]:
+    """What is to be created, with as many partitions as the topics have that exist already. Pure."""
+    partitions = counts.get(specs[0].name, counts.get(specs[1].name, specs[0].partitions))
+    return tuple(
+        msgspec.structs.replace(spec, partitions=partitions if spec.as_events else spec.partitions)
+        for spec in specs
+        if spec.name not in counts
+    )
 
 
 async def ensure(
@@ -154,12 +215,7 @@ async def ensure(
     A user's events topic that exists already decides the number of partitions of all that follow it.
     """
     counts = await partition_counts(admin, [spec.name for spec in specs])
-    partitions = counts.get(specs[0].name, counts.get(specs[1].name, specs[0].partitions))
-    missing = tuple(
-        msgspec.structs.replace(spec, partitions=partitions if spec.as_events else spec.partitions)
-        for spec in specs
-        if spec.name not in counts
-    )
+    missing = missing_of(specs, counts)
     if missing:
         response = await admin.create_topics(
             [NewTopic(s.name, s.partitions, replication_factor, topic_configs=dict(s.config)) for s in missing]
@@ -189,7 +245,7 @@ def _cannot_create(name: str, code: int, message: str | None) -> StartupError:
     if code in NOT_PERMITTED:
         return StartupError(
             f"topic {name} does not exist and this user may not create it; have an operator create it"
-            " (`headwater topics create` as a user with the Create permission; docs/topics.md lists them)"
+            " (`headwater topics check` prints the commands)"
         )
     return StartupError(
         f"topic {name} could not be created: Kafka error {code} {message or ''}. Replication needs as many brokers as"

@@ -1,6 +1,7 @@
 """docker-compose.yml and Dockerfile fit each other and the code; no Docker is needed to see it."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def mounts() -> list[str]:
 
 def test_services_are_the_expected() -> None:
     """So that no other test here passes by looking at nothing."""
-    assert set(SERVICES) == {"kafka", "topics", "worker", "producer", "prometheus", "grafana"}
+    assert set(SERVICES) == {"kafka", "topics", "web-token", "worker", "producer", "prometheus", "grafana"}
     assert set(OURS) == {"topics", "worker", "producer"}
     assert [name for name, service in SERVICES.items() if service.get("profiles")] == ["producer"]
 
@@ -148,10 +149,12 @@ def test_environment_names_are_settings(file: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_environment_values_are_accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what stands behind `:-` where a variable is not set."""
+def test_environment_values_are_accepted(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With what stands behind `:-` where a variable is not set, and a token where a file of one is named."""
+    (tmp_path / "web-token").write_text("0123456789abcdef")
     for setting, value in OURS[name]["environment"].items():
-        monkeypatch.setenv(setting, re.sub(r"\$\{\w+:-(.*?)}", r"\1", value))
+        here = value.replace("/run/headwater", str(tmp_path))
+        monkeypatch.setenv(setting, re.sub(r"\$\{\w+:-(.*?)}", r"\1", here))
     settings = load_settings()
     assert settings.broker == OURS[name]["environment"]["HEADWATER_BROKER"]
     assert settings.pipeline in BUILT_IN
@@ -228,3 +231,23 @@ def test_prometheus_scrapes_the_workers() -> None:
     assert f"127.0.0.1:{found['port']}/" in worker["healthcheck"]["test"][-1]
     assert [port.rsplit(":", 1)[1] for port in worker["ports"]] == [str(found["port"])]
     assert worker["environment"]["HEADWATER_WEB_HOST"] == "0.0.0.0"
+
+
+def test_workers_that_others_reach_have_a_token_and_prometheus_sends_it(tmp_path: Path) -> None:
+    """It is made once, is one that a worker accepts, and is where both look for it."""
+    file = SERVICES["worker"]["environment"]["HEADWATER_WEB_TOKEN_FILE"]
+    config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text("utf-8"))
+    assert config["scrape_configs"][0]["authorization"] == {"credentials_file": file}
+    folder = file.rpartition("/")[0]
+    assert f"web-token:{folder}" in SERVICES["web-token"]["volumes"]
+    for name in ("worker", "prometheus"):
+        assert f"web-token:{folder}:ro" in SERVICES[name]["volumes"]
+        assert SERVICES[name]["depends_on"]["web-token"]["condition"] == "service_completed_successfully"
+    (script,) = SERVICES["web-token"]["command"]
+    made = []
+    for _ in range(2):
+        subprocess.run(["sh", "-c", script.replace(folder, str(tmp_path))], check=True)
+        made.append((tmp_path / "web-token").read_text())
+    assert re.fullmatch(r"[0-9a-f]{64}", made[0])
+    assert made[0] == made[1]
+    assert load_settings(web_token=made[0]).web_token.get_secret_value() == made[0]

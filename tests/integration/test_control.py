@@ -21,12 +21,14 @@ from click.testing import CliRunner, Result
 
 from app.cli import main
 from app.status import scrape
+from learning import snapshots
 from learning.learn import Learner
 from learning.records import Control, Example, LogRecord, Prediction, decode_log, encode
 from pipelines.flights import Departure
 from streaming.brokers import free_port
 from streaming.errors import EngineError
 from streaming.follower import read_again
+from streaming.snapshots import SnapshotStore
 from tests.folds import advance
 from tests.integration.test_loop import (
     PARTITIONS,
@@ -59,9 +61,8 @@ class Held(Run):
             "COLUMNS": "120",
         }
 
-    async def headwater(self, *arguments: str, **settings: str) -> Any:
-        """What a command says as JSON."""
-        done = await asyncio.to_thread(
+    async def called(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        return await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-m", "app.cli", *arguments, "--json"],
             cwd=ROOT,
@@ -71,6 +72,10 @@ class Held(Run):
             timeout=60,
             check=False,
         )
+
+    async def headwater(self, *arguments: str, **settings: str) -> Any:
+        """What a command says as JSON."""
+        done = await self.called(*arguments, **settings)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
 
@@ -78,6 +83,20 @@ class Held(Run):
         """A command in this process, told nothing on its standard input."""
         env = {**self.environment, "HEADWATER_PIPELINE": "flights"}
         return CliRunner().invoke(main, list(arguments), env=env)
+
+    async def refused(self, *arguments: str, **settings: str) -> str:
+        """What a command says that fails."""
+        done = await self.called(*arguments, **settings)
+        assert done.returncode == 1, done.stdout + done.stderr
+        return done.stderr
+
+    async def behead(self, offset: int) -> None:
+        """Delete the log's records before an offset, as retention does."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.config.bootstrap)
+        await admin.start()
+        log = TopicPartition(self.pipeline.training_log_topic, 0)
+        await admin.delete_records({log: RecordsToDelete(before_offset=offset)})
+        await admin.close()
 
     async def log_of(self) -> list[tuple[int, LogRecord]]:
         return [(r.offset, decode_log(r.value)) for r in await self.read(self.pipeline.training_log_topic)]
@@ -90,6 +109,10 @@ class Held(Run):
                 return
             await self.produce(items[start : start + 20])
             await asyncio.sleep(0.3 if self.waiting else 3.0)
+
+    async def predictions(self) -> list[Prediction]:
+        made = await self.read(self.pipeline.predictions_topic)
+        return [msgspec.json.decode(record.value, type=Prediction) for record in made]
 
     async def more(self, examples: int = 60) -> list[Any]:
         """Wait for so many more records in the log; all of it, as Kafka has it."""
@@ -198,6 +221,81 @@ def test_two_workers_freeze_thaw_go_back_and_learn_anew_as_one(run: Held, year: 
     asyncio.run(scenario())
 
 
+@pytest.mark.timeout(300)
+def test_a_log_that_has_lost_its_head_goes_back_as_far_as_a_snapshot_reaches(run: Held, year: list[Any]) -> None:
+    """Workers start, switch and go on by snapshots alone, and explain does; what nobody can give is refused."""
+    done, topic = year[:4_500], run.pipeline.training_log_topic
+
+    async def scenario() -> None:
+        await run.prepare()
+        worker = run.start(**SETTINGS)
+        await run.produce(done[:2_500])
+        await run.more(1_000)
+        await run.produce(done[2_500:], seconds=5)  # so that predictions are made at many versions
+        await run.until(len(done) - len(labels_of(done)), len(labels_of(done)))
+        await asyncio.sleep(1.5)  # for the last snapshot
+        await stopped(run, worker)
+        store = SnapshotStore(run.config, run.pipeline.snapshots_topic, 3)
+        saved = [snapshots.read_manifest(stored.manifest).version for stored in await store.read()]
+        assert len(saved) > 1
+        before = await run.log_of()
+        made = await run.predictions()
+        known = max(made, key=lambda prediction: prediction.version)
+        assert known.version > saved[0]
+        lost = next(p for p in made if 0 < p.version < saved[0] and p.version not in saved)
+        (whole,) = (await run.headwater("explain", known.id))["occurrences"]
+        assert (whole["equal"], whole["snapshot"]) == (True, saved[0])
+        (folded,) = (await run.headwater("explain", known.id, HEADWATER_SNAPSHOT_KEY="k"))["occurrences"]
+        assert {**folded, "snapshot": saved[0]} == whole
+        await run.behead(saved[0])
+
+        # Predictions whose model a snapshot has are made again, and what only the head knew is not invented.
+        (once,) = (await run.headwater("explain", known.id))["occurrences"]
+        assert (once["equal"], once["again"], once["snapshot"]) == (True, whole["again"], saved[0])
+        assert (once["explanation"], once["history"]["examples_before"]) == (whole["explanation"], None)
+        words = await run.refused("explain", lost.id)
+        assert f"begins at offset {saved[0]}, expected" in words
+
+        # No snapshot is believed, so there is no model.
+        worker = run.start(**SETTINGS, HEADWATER_SNAPSHOT_KEY="of-nobody")
+        assert await asyncio.to_thread(worker.wait, 40) != 0
+        assert f"begins at offset {saved[0]}, expected 0: its head has been removed" in run.last_words()
+
+        workers = [run.start(**SETTINGS), run.start(**SETTINGS)]
+        producing = asyncio.create_task(run.produce(year[4_500:6_500], seconds=12))
+        await run.until(0, len(before) - sum(offset < saved[0] for offset, _ in before) + 200)
+        target = saved[0] + 100
+        words = await run.refused("rollback", "--to", str(lost.version), "--yes")
+        assert f"reaches version {lost.version}" in words
+        words = await run.refused("rollback", "--to", str(target), "--yes", HEADWATER_SNAPSHOT_KEY="k")
+        assert "unsigned" in words
+        back = await run.headwater("rollback", "--to", str(target), "--yes")
+        await producing
+        done.extend(year[4_500:6_500])
+        count = len(done) - len(labels_of(done))
+        await run.until(count, len(labels_of(done)) + 1 - sum(offset < saved[0] for offset, _ in before))
+        await asyncio.sleep(1.0)  # for the snapshot
+        for one in workers:
+            assert f"made again from version {saved[0]} in" in await stopped(run, one)
+        lessons = [*(pair for pair in before if pair[0] < saved[0]), *await run.log_of()]
+        assert [o for o, r in lessons if isinstance(r, Control)] == [back["offset"]]
+        assert_one_model(run, await run.read(run.pipeline.predictions_topic), lessons, done)
+        latest = max(await run.predictions(), key=lambda prediction: prediction.version)
+        (once,) = (await run.headwater("explain", latest.id))["occurrences"]
+        assert (once["equal"], once["version"] > back["offset"]) == (True, True)
+
+        # Somebody else's tool wrote what nobody can do: no worker guesses.
+        producer = AIOKafkaProducer(bootstrap_servers=run.config.bootstrap)
+        await producer.start()
+        await producer.send_and_wait(topic, encode(Control("rollback", 0, "ann", to=lost.version)), partition=0)
+        await producer.stop()
+        worker = run.start(**SETTINGS)
+        assert await asyncio.to_thread(worker.wait, 40) != 0
+        assert "a rollback needs what came from there on" in run.last_words()
+
+    asyncio.run(scenario())
+
+
 def assert_frozen(run: Held, lessons: list[tuple[int, LogRecord]], begin: int, end: int) -> None:
     """What came while learning was frozen is in the log and not in the model."""
     learner, counts = Learner(run.pipeline), {}
@@ -240,10 +338,7 @@ def test_rollback_that_cannot_be_is_refused_and_writes_nothing(run: Held) -> Non
         await producer.stop()
 
     async def beheaded() -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=run.config.bootstrap)
-        await admin.start()
-        await admin.delete_records({log: RecordsToDelete(before_offset=2)})
-        await admin.close()
+        await run.behead(2)
         with pytest.raises(EngineError, match="begins at offset 2, expected 0: a rollback needs"):
             await anext(read_again(run.config, log.topic, 0, 4))
         assert [r.offset async for chunk in read_again(run.config, log.topic, 2, 4) for r in chunk] == [2, 3]
@@ -267,4 +362,5 @@ def test_rollback_that_cannot_be_is_refused_and_writes_nothing(run: Held) -> Non
     asyncio.run(beheaded())
     refused("--to", "3", "--yes", code=1, words="its head has been removed")
     refused("--last", "4", "--yes", code=1, words="has 3 examples left", command="relearn")
+    refused("--to", "1", "--yes", code=1, words="reaches version 1,")
     assert [record for _, record in asyncio.run(run.log_of())] == [example] * 3

@@ -27,6 +27,7 @@ from pyarrow import parquet
 from rich.console import Console
 from river import tree
 
+from agents.snapshots import Shelf
 from app import explain as explaining
 from app import export as exporting
 from app import replay
@@ -284,8 +285,11 @@ def assert_what_is_gone_is_said(told: Told, corrected: Prediction, whole: Path) 
     assert (once["found"]["topic"], once["equal"]) == (log, True)
     asyncio.run(told.forget(log, 50))
     (once,) = occurrences(told, corrected.id)
-    assert what(once) == ["log truncated", "value"]
-    forced = told.headwater("export", "--out", str(whole), "--force")
+    assert (what(once), once["again"], once["explanation"]) == (["log truncated"], None, None)
+    failed, forced = together(told, ("explain", corrected.id), ("export", "--out", str(whole), "--force"))
+    assert failed.returncode == 1
+    assert "made     " in failed.stdout
+    assert "begins at offset 50, expected 0" in failed.stderr
     assert forced.returncode == 0
     assert "begins at offset 50" in forced.stderr
     assert parquet.read_table(whole)["offset"][0].as_py() >= 50
@@ -331,6 +335,10 @@ def test_replay_goes_on_from_an_earlier_version_and_not_from_a_later_one() -> No
     assert seen == list(range(12, 25))
 
 
+def no_bar(_: str) -> replay.Progress:
+    return replay.nothing
+
+
 def test_a_tree_is_explained_by_what_changes_without_each_feature() -> None:
     pipeline = tiny_pipeline(model=lambda: tree.HoeffdingTreeClassifier(grace_period=10))
     log = Paper(*(example(number) for number in range(200)))
@@ -341,7 +349,8 @@ def test_a_tree_is_explained_by_what_changes_without_each_feature() -> None:
         value = learner.predict([6.0, 3.0])
         made = Prediction("e170", "k", 170 * HOUR, value, 150, [6.0, 3.0], TinyFeatures.schema)
         found = [(explaining.Origin("predictions", 0, 7), made)]
-        accounts, mentions = await explaining.account(pipeline, log, "e170", found, lambda _: replay.nothing)
+        saved = Shelf([], pipeline, (), replay.nothing)
+        accounts, mentions = await explaining.account(pipeline, log, "e170", found, bar=no_bar, saved=saved)
         return explaining.Inquiry("e170", accounts, mentions, 1)
 
     inquiry = asyncio.run(scenario())

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka import AIOKafkaProducer
 
 from learning import snapshots
 from learning.learn import Learner
@@ -85,30 +83,5 @@ def test_a_worker_starts_from_the_newest_snapshot_that_can_be_believed(run: Run,
         await assert_all_true(run, year[:8_000])
         signed = [s for s in await store.read() if snapshots.read_manifest(s.manifest).hmac]
         assert snapshots.load(signed[0].manifest, signed[0].chunks, run.pipeline, [b"other", b"k2"]).examples > 0
-
-    asyncio.run(scenario())
-
-
-def test_a_log_that_has_lost_its_head_is_an_error_unless_a_snapshot_reaches_it(run: Run, year: list[Any]) -> None:
-    async def scenario() -> None:
-        await run.prepare()
-        await more(run, year[:3_000], [])
-        store = SnapshotStore(run.config, run.pipeline.snapshots_topic, 3)
-        newest = snapshots.read_manifest((await store.read())[0].manifest)
-        admin = AIOKafkaAdminClient(bootstrap_servers=run.config.bootstrap)
-        await admin.start()
-        log = TopicPartition(run.pipeline.training_log_topic, 0)
-        await admin.delete_records({log: RecordsToDelete(before_offset=newest.version)})
-        await admin.close()
-
-        worker = run.start(**SETTINGS, HEADWATER_SNAPSHOT_KEY="of-nobody")
-        assert await asyncio.to_thread(worker.wait, 40) != 0
-        assert f"begins at offset {newest.version}, expected 0: its head has been removed" in run.last_words()
-
-        await run.produce(year[3_000:3_200])
-        worker = run.start(**SETTINGS)
-        await run.until(3_200 - len(labels_of(year[:3_200])), 1)
-        words = await stopped(run, worker)
-        assert f"starts from a snapshot at version {newest.version}," in words
 
     asyncio.run(scenario())

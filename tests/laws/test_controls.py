@@ -10,16 +10,18 @@ from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents import learn
 from agents.loop import Loop
-from agents.snapshots import SnapshotPolicy, Snapshots
+from agents.snapshots import Shelf, SnapshotPolicy, Snapshots
+from app import explain as explaining
 from app import replay
 from learning import snapshots
 from learning.learn import Learner, copy_of
-from learning.records import Control, Example, LogRecord, encode
+from learning.records import Control, Example, LogRecord, Prediction, encode
 from streaming.config import EngineConfig
 from streaming.engine import Engine
 from streaming.follower import Lesson
@@ -31,6 +33,7 @@ from tests.laws.test_snapshot_models import state_of
 
 PIPELINE: Any = tiny_pipeline(training_log_topic="log", baseline_examples=3)
 VECTOR = [1.0, 2.0]
+SCHEMA = TinyFeatures.schema
 MOST = 5  # rollbacks in a log: each doubles what folding by the book costs
 
 Log = list[tuple[int, LogRecord]]
@@ -147,8 +150,12 @@ def test_workers_are_the_fold_by_the_book_wherever_they_start(log: Log, data: st
 class Topic:
     """A log that is all in memory, as `app.replay` reads one."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    name = "log"
+
+    def __init__(self, log: Log, begin: int = 0) -> None:
+        self._log = [(offset, entry) for offset, entry in log if offset >= begin]
+        self.begin = begin
+        self.end = log[-1][0] + 1
 
     async def records(
         self, start: int = 0, stop: int | None = None, progress: replay.Progress = replay.nothing
@@ -177,3 +184,54 @@ def test_replay_is_the_fold_by_the_book_and_shows_each_record_once(log: Log, one
     assert before == state_of(fold(PIPELINE, log, first))
     assert state_of(after) == state_of(fold(PIPELINE, log, then))
     assert seen == [offset for offset, _ in log if offset < then]
+
+
+def told(log: Log, begin: int, saved: Sequence[Stored], versions: Sequence[int]) -> tuple[list[Any], list[Any], int]:
+    """What `headwater explain` says of predictions at these versions, of a log that begins there; and refusals."""
+    refused: list[Any] = []
+    shelf = Shelf(saved, PIPELINE, (), lambda stored, error: refused.append(error))
+    found = [
+        (explaining.Origin("p", 0, n), Prediction("a", "k", 0, asked(fold(PIPELINE, log, v)), v, VECTOR, SCHEMA))
+        for n, v in enumerate(versions)
+    ]
+    topic: Any = Topic(log, begin)
+    accounts, mentions = asyncio.run(
+        explaining.account(PIPELINE, topic, "a", found, bar=lambda _: replay.nothing, saved=shelf)
+    )
+    return accounts, mentions, len(refused)
+
+
+def without_base(account: Any) -> Any:
+    again = msgspec.structs.replace(account.again, base=0)
+    return (account.found, again, account.differences, account.explanation, vars(account.history))
+
+
+@settings(max_examples=25, deadline=None)
+@given(logs(), st.data())
+def test_explain_says_the_same_with_snapshots_and_without(log: Log, data: st.DataObject) -> None:
+    """Also by way of older ones where the newest is damaged; and where the log's head is gone, the same or nothing."""
+    end = log[-1][0] + 1
+    places = st.lists(st.integers(0, end), min_size=1, max_size=3)
+    versions = data.draw(places, "versions")
+    saved = [stored(log, v, damaged=data.draw(st.booleans(), "damaged")) for v in sorted(set(data.draw(places)))]
+    whole, mentions, _ = told(log, 0, [], versions)
+    quick, again, refused = told(log, 0, saved[::-1], versions)
+    assert ([without_base(a) for a in quick], again) == ([without_base(a) for a in whole], mentions)
+    assert [a.differences for a in whole] == [[]] * len(versions)
+    assert refused <= sum(one.chunks == [b"damaged"] for one in saved)
+
+    begin = data.draw(st.integers(1, end), "begin")
+    left, said, _ = told(log, begin, saved[::-1], versions)
+    assert said == [(offset, record) for offset, record in mentions if offset >= begin]
+    good = [snapshots.read_manifest(one.manifest).version for one in saved if one.chunks != [b"damaged"]]
+    for version, account in zip(versions, left, strict=True):
+        assert account.again.passed_over is None
+        base = max((at for at in [0, *good] if at <= version), default=0)
+        rolled = any(isinstance(r, Control) and r.action == "rollback" and base <= o < version for o, r in log)
+        if base >= min(begin, version) and not rolled:
+            assert (account.differences, account.again.base) == ([], base)
+        elif base < min(begin, version):
+            assert [difference.what for difference in account.differences] == ["log truncated"]
+            assert (account.again.value, account.explanation) == (None, None)
+        else:  # whether a rollback on the way can be made is for the snapshots before it to say; never a wrong answer
+            assert {difference.what for difference in account.differences} <= {"log truncated"}

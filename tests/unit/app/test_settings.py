@@ -1,6 +1,7 @@
 """Settings are refused with a message that says what to do."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,5 +58,23 @@ def test_certificate_authorities_that_cannot_be_read_are_named(tmp_path: Path) -
 def test_sasl_needs_a_user() -> None:
     with pytest.raises(SettingsError, match="set HEADWATER_SASL_USERNAME and HEADWATER_SASL_PASSWORD"):
         Settings(security_protocol="SASL_PLAINTEXT").security()
-    options = Settings(security_protocol="SASL_PLAINTEXT", sasl_username="u", sasl_password="p").security()
+    options = Settings(security_protocol="SASL_PLAINTEXT", sasl_username="u", sasl_password="p").security().options()
     assert (options["sasl_plain_username"], options["sasl_plain_password"]) == ("u", "p")
+
+
+@pytest.mark.parametrize(
+    ("settings", "principal"),
+    [
+        ({}, "User:ANONYMOUS"),
+        ({"ssl_cert_file": "none.pem"}, "User:ANONYMOUS"),  # which PLAINTEXT does not send
+        ({"security_protocol": "SSL"}, "User:ANONYMOUS"),
+        ({"security_protocol": "SASL_SSL", "sasl_username": "u", "sasl_password": "p"}, "User:u"),
+    ],
+)
+def test_principal_is_who_the_broker_sees(settings: dict[str, Any], principal: str) -> None:
+    assert Settings(**settings).security().principal == principal
+
+
+def test_key_without_a_certificate_is_refused() -> None:
+    with pytest.raises(SettingsError, match="HEADWATER_SSL_KEY_FILE needs HEADWATER_SSL_CERT_FILE"):
+        Settings(security_protocol="SSL", ssl_key_file=Path("key.pem")).security()

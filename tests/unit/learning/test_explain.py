@@ -257,7 +257,8 @@ def replayed(value: Value | None = 0.5, reached: int = 10, **changes: Any) -> Re
             ["version beyond the log"],
             "made at version 99, the training log ends",
         ),
-        (made(), replayed(0.4, begin=5), ["log truncated", "value"], "begins at offset 5"),
+        (made(), replayed(None, begin=5, lost="begins at offset 5"), ["log truncated"], "begins at offset 5"),
+        (made(), replayed(0.4, begin=5, base=7), ["value"], "ulps apart"),
         (made(), replayed(0.4, reached=8), ["version not in the log", "value"], "makes version 8"),
     ],
 )
