@@ -106,6 +106,13 @@ class Settings(BaseSettings):
         " not listen on loopback. Never printed.",
     )
     web_port: int = Field(6066, ge=0, le=65_535, description="Port of the worker's web server.")
+    trace_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of predictions whose journey is traced with OpenTelemetry, by a hash of the id; needs the"
+        " extra `otel`. 0: none.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How to talk to the broker."

@@ -362,3 +362,5 @@ class Engine:
                 )
                 raise CheckpointError(msg) from exc
             self.metrics.observe("checkpoint_seconds", time.monotonic() - started)
+            if owned.unit.after_save is not None:
+                owned.unit.after_save(owned.unit)

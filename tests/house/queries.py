@@ -22,7 +22,10 @@ RULES: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rules
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 
 TARGET = frozenset({"job", "instance"})  # labels that Prometheus gives whatever it scrapes
-OF_PROMETHEUS = {"up": TARGET, "ALERTS": TARGET | {"alertname", "alertstate", "severity", "kind", "pipeline", "measure"}}
+OF_PROMETHEUS = {
+    "up": TARGET,
+    "ALERTS": TARGET | {"alertname", "alertstate", "severity", "kind", "pipeline", "measure"},
+}
 
 # Values of labels, where it is known which there can be.
 VALUES = {

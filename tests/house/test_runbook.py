@@ -16,7 +16,7 @@ from tests.house.queries import ALERTS, ROOT, panels
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
 HEADINGS = re.findall(r"^#+ (.+)$", RUNBOOK, re.MULTILINE)
-ENTRIES = {title: text for title, text in re.findall(r"^### (.+)\n((?:(?!^#).*\n)+)", RUNBOOK, re.MULTILINE)}
+ENTRIES: dict[str, str] = dict(re.findall(r"^### (.+)\n((?:(?!^#).*\n)+)", RUNBOOK, re.MULTILINE))
 
 
 def anchor(heading: str) -> str:
