@@ -13,7 +13,8 @@ from streaming.config import EngineConfig
 from streaming.unit import Cut, Output
 
 Step = Callable[[str], None]
-"""Called before and after each step with its name; a seam for the chaos tests."""
+"""Called with the name of each step of a checkpoint before and after it, and at those of a recovery: a seam for the chaos
+tests."""
 
 CommitOffsets = Callable[[Mapping[TopicPartition, int]], Awaitable[None]]
 
