@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from tests.kafka import committed
 PARTITIONS = 4
 SLOTS = 4
 ROOT = Path(__file__).parents[2]
-TICK = 0.05  # seconds between two portions of a load
+TICK = 0.05  # seconds that a load may be ahead
 
 
 class _Named(msgspec.Struct):
@@ -185,7 +186,7 @@ class Run:
         return numbers or {0}
 
     async def until(self, predictions: int, examples: int, *, patience: float = 90.0) -> None:
-        """Wait until there is so much, each counted once, or time is over; what is missing then is for others to say."""
+        """Wait until there is so much, each counted once, or time is over; others say what is missing then."""
         made, learned = self.pipeline.predictions_topic, self.pipeline.training_log_topic
         found: dict[str, set[Any]] = {made: set(), learned: set()}
         consumer = AIOKafkaConsumer(bootstrap_servers=self.config.bootstrap, isolation_level="read_committed")
@@ -247,12 +248,12 @@ class Load:
         self.items: list[Any] = []
         self._run = run
         self._timestamp = timestamp or (lambda _, time_ms: time_ms)
-        self._enough = False
+        self._enough = asyncio.Event()
         self._task = asyncio.create_task(self._write(items, rate))
 
     async def stop(self) -> list[Any]:
         """Stop, and what has been written."""
-        self._enough = True
+        self._enough.set()
         return await self.done()
 
     async def done(self) -> list[Any]:
@@ -284,9 +285,11 @@ class Load:
             key, value = stream.key_of(item).encode(), stream.encode(item)
             sent.append(await producer.send(stream.topic, value, key, timestamp_ms=self._timestamp(item, time_ms)))
             self.items.append(item)
-            while rate is not None and len(self.items) > rate * (time.monotonic() - began) and not self._enough:
-                await asyncio.sleep(TICK)
-            if self._enough:
+            ahead = 0.0 if rate is None else len(self.items) / rate - (time.monotonic() - began)
+            if ahead > TICK:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._enough.wait(), ahead)
+            if self._enough.is_set():
                 break
             if len(sent) > 5_000:
                 sent = await _undelivered(sent)

@@ -34,7 +34,7 @@ class Scenario(msgspec.Struct, frozen=True):
         play: does it, and says what was true afterwards. Its size is how often it does its harm.
         short: the size in `make test`.
         share: the size in `make chaos`, as a share of its kills.
-        broker: makes, in a folder, a broker of the scenario's own that it may harm, with `bootstrap`; None: a shared one.
+        broker: makes, in a folder, a broker that it may harm, with its `bootstrap`; None: a shared one serves.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A worker of any pipeline that meets its end, or is stopped, at a named step. Run as a process, like `headwater worker`.
+"""A worker of any pipeline that is killed, or stopped, at a named step. Run as a process, like `headwater worker`.
 
 HEADWATER_TEST_FAULT says at the how manieth time of which step, and optionally by which signal: `commit:after@3`,
 `send:before@2:STOP`. The steps of a checkpoint are those that `streaming.checkpoint` and `streaming.engine` name.
