@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from streaming.brokers import LocalKafka
-from tests.chaos import workers
+from tests.chaos import clocks, workers
 from tests.chaos.scenario import SCENARIOS, Report, play
 
-ROOMS = (workers,)
+ROOMS = (workers, clocks)
 """The modules whose scenarios there are; importing one registers them."""
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import msgspec
 from tests.chaos.checker import Verdict
 from tests.chaos.history import History
 from tests.chaos.items import flights
+from tests.chaos.nursery import Nursery
 from tests.chaos.run import SLOTS, Run
 
 Play = Callable[[Run, Iterator[Any], random.Random, int], Awaitable[Verdict]]
@@ -99,28 +100,38 @@ class Report(msgspec.Struct):
         return "\n".join([f"{self.scenario}: {wrong}", *self.verdict.cases, self.history, self.words])
 
 
-def play(chosen: Scenario, bootstrap: str | None, folder: Path, *, seed: int, size: int) -> Report:
-    """Play a scenario on the broker at this address, or on its own; the report."""
+def play(
+    chosen: Scenario,
+    bootstrap: str | None,
+    folder: Path,
+    *,
+    seed: int,
+    size: int,
+    items: Iterable[Any] | None = None,
+) -> Report:
+    """Play a scenario on the broker at this address, or on its own, with these items or flights without end."""
     began = time.monotonic()
+    nursery = Nursery()
     own: AbstractContextManager[Any] = nullcontext() if chosen.broker is None else chosen.broker(folder)
     with own as broker:
         address = bootstrap if broker is None else broker.bootstrap
         assert address is not None, f"{chosen.name} needs a broker"
-        run = Run(address, folder, history=History(seed), broker=broker)
+        run = Run(address, folder, history=History(seed), broker=broker, nursery=nursery)
         run.settings.update(SETTINGS)
         try:
-            verdict = asyncio.run(_played(chosen, run, random.Random(f"{chosen.name} {seed}"), size))
+            verdict = asyncio.run(_played(chosen, run, random.Random(f"{chosen.name} {seed}"), size, items))
             words = run.last_words() if verdict.wrong() else ""
         finally:
             run.end()
+            nursery.close()
     seconds = time.monotonic() - began
     return Report(chosen.name, seed, size, seconds, verdict, run.history.counts(), str(run.history), words)
 
 
-async def _played(chosen: Scenario, run: Run, chance: random.Random, size: int) -> Verdict:
+async def _played(chosen: Scenario, run: Run, chance: random.Random, size: int, items: Iterable[Any] | None) -> Verdict:
     await run.prepare()
     try:
-        return await chosen.play(run, flights(), chance, size)
+        return await chosen.play(run, flights() if items is None else iter(items), chance, size)
     except Exception as error:
         error.add_note(f"{run.history}\n{run.last_words()}")
         raise
