@@ -15,11 +15,11 @@ from tests.chaos.run import PARTITIONS, Run, Worker
 from tests.chaos.scenario import scenario
 from tests.chaos.worker import CHECKPOINT, RECOVERY
 
-RATE = 400.0  # items a second
+RATE = 120.0  # items a second: some hundred thousand in two hundred kills, which can still be checked one by one
 PATIENCE = 60.0  # seconds for a worker to do what it has to
 
 
-@scenario("kills", short=16, share=1.0)
+@scenario("kills", short=22, share=1.0)
 async def kills(run: Run, items: Iterator[Any], chance: random.Random, size: int) -> Verdict:
     """Two workers are killed again and again: at fault points, at random instants, starting and recovering too."""
     load = run.load(items, RATE)
