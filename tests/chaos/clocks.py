@@ -83,7 +83,7 @@ async def clocks(run: Run, items: Iterator[Any], chance: random.Random, size: in
         clocks = Clocks(chance, far=far)
         await run.load(skewed.items(islice(items, number), clocks), RATE, skewed.timestamp).done()
 
-    for _ in range(size):
+    for _ in run.rounds(size):
         writing = asyncio.create_task(lot(LOT))
         await asyncio.sleep(chance.uniform(0.0, LOT / RATE))
         run.send(worker, signal.SIGKILL)

@@ -1,13 +1,15 @@
 """Topics, workers and what they wrote, for one run on a real Kafka."""
 
 import asyncio
+import itertools
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,7 @@ class Run:
         history: where what is done is noted.
         broker: the broker itself, where the run has one of its own that may be harmed.
         nursery: starts the workers, where they are to start quickly; else each is a new interpreter.
+        seconds: after which no more harm is done.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Run:
         history: History | None = None,
         broker: Any = None,
         nursery: Nursery | None = None,
+        seconds: float = math.inf,
     ) -> None:
         self.name = f"r{uuid.uuid4().hex[:8]}"
         self.pipeline = make(self.name)
@@ -79,10 +83,15 @@ class Run:
         self._told: set[int] = set()  # workers that were told to end
         self._logs = logs
         self._nursery = nursery
+        self._ends = time.monotonic() + seconds
 
     async def prepare(self) -> None:
         """Create the topics."""
         assert await prepared(self.pipeline, self.config) == PARTITIONS
+
+    def rounds(self, size: int) -> Iterator[int]:
+        """Numbers from 0 on, one for each time that harm is done, while there is time."""
+        return itertools.takewhile(lambda _: time.monotonic() < self._ends, range(size))
 
     # -- workers
 

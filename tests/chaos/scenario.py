@@ -1,6 +1,7 @@
 """Scenarios by name: what is done to a run, and how one is played and reported."""
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -108,15 +109,26 @@ def play(
     seed: int,
     size: int,
     items: Iterable[Any] | None = None,
+    seconds: float = math.inf,
 ) -> Report:
-    """Play a scenario on the broker at this address, or on its own, with these items or flights without end."""
+    """Play a scenario.
+
+    Args:
+        chosen: the scenario.
+        bootstrap: address of the broker, for a scenario that has none of its own.
+        folder: for what the workers, and a broker of its own, write.
+        seed: chooses the acts.
+        size: how often it does its harm at most.
+        items: what the run is fed with; flights without end, if they are not given.
+        seconds: after which it does no more harm, and checks what there is.
+    """
     began = time.monotonic()
     nursery = Nursery()
     own: AbstractContextManager[Any] = nullcontext() if chosen.broker is None else chosen.broker(folder)
     with own as broker:
         address = bootstrap if broker is None else broker.bootstrap
         assert address is not None, f"{chosen.name} needs a broker"
-        run = Run(address, folder, history=History(seed), broker=broker, nursery=nursery)
+        run = Run(address, folder, history=History(seed), broker=broker, nursery=nursery, seconds=seconds)
         run.settings.update(SETTINGS)
         try:
             verdict = asyncio.run(_played(chosen, run, random.Random(f"{chosen.name} {seed}"), size, items))

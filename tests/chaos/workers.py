@@ -24,7 +24,7 @@ async def kills(run: Run, items: Iterator[Any], chance: random.Random, size: int
     """Two workers are killed again and again: at fault points, at random instants, starting and recovering too."""
     load = run.load(items, RATE)
     points = fault_points(chance)
-    ends = iter(range(size))
+    ends = run.rounds(size)
 
     async def place() -> None:
         """One worker after the other, until all together have come to so many ends."""
@@ -83,7 +83,7 @@ async def zombies(run: Run, items: Iterator[Any], chance: random.Random, size: i
     load = run.load(items, RATE)
     workers = [run.start(), run.start()]
     cases: list[str] = []
-    for number in range(size):
+    for number in run.rounds(size):
         within_checkpoint = number % 2 == 0
         zombie = run.start(fault=stop_point(chance)) if within_checkpoint else workers.pop(chance.randrange(2))
         if within_checkpoint:
@@ -159,7 +159,7 @@ async def scaling(run: Run, items: Iterator[Any], chance: random.Random, size: i
 
     await to(1)
     await opened(run, workers[0])
-    for _ in range(size):
+    for _ in run.rounds(size):
         await to(3)
         await opened(run, workers[-1])
         for _ in range(3):
