@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from tests.chaos.run import Run
 from tests.integration import test_engine
 from tests.integration.test_bad_input import event, label
-from tests.integration.test_loop import Run
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 

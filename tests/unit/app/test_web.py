@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 from app.cli import main
+from app.live import Board
 from app.metrics import PrometheusMetrics
 from app.settings import Settings, SettingsError, load_settings
 from app.status import metrics_url, scrape
@@ -25,7 +26,7 @@ PATHS = ("/metrics", "/", "/table", "/table/profiles/EWR", "/router/profiles/EWR
 
 @asynccontextmanager
 async def served(host: str = "0.0.0.0", token: str = TOKEN) -> AsyncIterator[str]:
-    server = WebServer(PrometheusMetrics(), lambda: True, host=host, port=0, token=SecretStr(token))
+    server = WebServer(PrometheusMetrics(), lambda: True, Board("tiny"), host=host, port=0, token=SecretStr(token))
     await server.on_start()
     try:
         yield f"http://127.0.0.1:{server.port}"
@@ -51,7 +52,8 @@ def test_beyond_loopback_everything_but_health_wants_the_token() -> None:
                 assert TOKEN not in said
             assert (await get(f"{url}/metrics", BEARER))[0] == 200
             assert (await get(f"{url}/metrics", {"Authorization": f"bearer {TOKEN}"}))[0] == 200
-            for path in PATHS[1:]:
+            assert (await get(f"{url}/", BEARER))[0] == 200
+            for path in PATHS[2:]:
                 assert (await get(url + path, BEARER))[0] == 404
             for path in ("/health/live", "/health/ready"):
                 assert (await get(url + path))[0] == 200
@@ -139,7 +141,7 @@ def test_name_that_was_made_to_lead_to_loopback_is_refused(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "worker.example"])
 def test_listening_elsewhere_without_a_token_is_refused(host: str) -> None:
     with pytest.raises(StartupError, match=r"HEADWATER_WEB_HOST=.*HEADWATER_WEB_TOKEN"):
-        WebServer(PrometheusMetrics(), lambda: True, host=host, port=0, token=SecretStr(""))
+        WebServer(PrometheusMetrics(), lambda: True, Board("tiny"), host=host, port=0, token=SecretStr(""))
 
 
 def test_worker_that_others_would_reach_does_not_start_without_a_token() -> None:
