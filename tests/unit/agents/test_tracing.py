@@ -70,8 +70,8 @@ def record(topic: str, value: bytes, key: bytes = b"c1", headers: Any = ()) -> A
     )
 
 
-EVENT = b'''{"purchase_id": "p1", "card": "c1", "terminal": "t", "online": false, "amount": 9.5,
-    "bought_at": "2014-05-13T16:00:00Z"}'''
+EVENT = b"""{"purchase_id": "p1", "card": "c1", "terminal": "t", "online": false, "amount": 9.5,
+    "bought_at": "2014-05-13T16:00:00Z"}"""
 LABEL = b'{"purchase_id": "p1", "card": "c1", "fraud": true, "reported_at": "2014-05-13T16:30:00Z"}'
 
 
@@ -111,7 +111,7 @@ def test_spans_of_a_prediction_follow_each_other() -> None:
     assert read.end_time == features.start_time
     assert features.end_time == predict.start_time
     ends = [span.end_time or 0 for span in (read, features, predict, event, checkpoint)]
-    assert 0 < ends[0]
+    assert ends[0] > 0
     assert ends == sorted(ends)
     assert event.attributes == {
         "headwater.pipeline": "card_fraud",
