@@ -112,6 +112,7 @@ class LocalKafka:
         port: of the listener; None for a free one (the one of the last time, where the folder has one).
         settings: more of Kafka's settings, or other values for those of `NODE_SETTINGS`.
         patience: seconds to wait for the start.
+        cluster: id of the cluster that a new folder belongs to, 22 characters of base64; None for one of its own.
 
     As a context manager it starts and stops. `kill` and then `start` keeps data and port.
     """
@@ -123,6 +124,7 @@ class LocalKafka:
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
         patience: float = 90.0,
+        cluster: str | None = None,
     ) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._folder = folder.absolute() if folder else None
@@ -130,6 +132,7 @@ class LocalKafka:
         self._controller_port: int | None = None
         self._settings = dict(settings or {})
         self._patience = patience
+        self._cluster = cluster
         self._process: subprocess.Popen[bytes] | None = None
         self.pid: int | None = None
 
@@ -240,7 +243,7 @@ class LocalKafka:
         properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()), "utf-8")
         if (data / "meta.properties").exists():
             return
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster = self._cluster or base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # As one word: one id in 64 begins with a dash and would be taken for an option.
         tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(properties)]
         done = subprocess.run([*command, *tool], capture_output=True, text=True, check=False)
