@@ -164,7 +164,9 @@ class Engine:
             for partition in sorted({p for t, p in topics if t == group.topics[0]})
         ]
         # 1.
+        self._step("fence:before")
         writers = await asyncio.gather(*(self._writer(group, partition, commit) for group, partition in wanted))
+        self._step("fence:after")
         try:
             await self._open(wanted, writers)
         except BaseException:
@@ -175,6 +177,7 @@ class Engine:
         if self._asking is None:
             self._asking = asyncio.create_task(self._guard(self._ask_ends_forever()))
         self.ready = True
+        self._step("open:after")
         log.info("opened %d units in %.1f s", len(wanted), time.monotonic() - started)
 
     async def _open(
@@ -194,6 +197,7 @@ class Engine:
         for group, partition in wanted:
             for table in group.tables:
                 table.recovered(partition, positions[TopicPartition(table.changelog, partition)])
+        self._step("changelogs:after")
         # 3.
         sources = [TopicPartition(topic, partition) for group, partition in wanted for topic in group.topics]
         offsets = await recovery.committed_offsets(self.config, sources)
@@ -202,6 +206,7 @@ class Engine:
         # 4.
         await self._follow()
         await self.follower.wait_for(ends[log_tp])
+        self._step("follow:after")
         # 5.
         for (group, partition), writer in zip(wanted, writers, strict=True):
             marks = {
@@ -337,7 +342,10 @@ class Engine:
                 raise CheckpointError(message)
             started = time.monotonic()
             self._publish_owned(owned)
+            # 1. and 2.
+            self._step("cut:before")
             cut = owned.unit.cut()
+            self._step("cut:after")
             sent, owned.sent = owned.sent, []
             try:
                 await asyncio.gather(*sent)

@@ -1,0 +1,63 @@
+"""`make chaos`: plays scenarios at length, shows what came of them, and fails where a promise was broken."""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from streaming.brokers import LocalKafka
+from tests.chaos import workers
+from tests.chaos.scenario import SCENARIOS, Report, play
+
+ROOMS = (workers,)
+"""The modules whose scenarios there are; importing one registers them."""
+
+
+@click.command()
+@click.option("--kills", default=200, show_default=True, help="How often workers are killed; the rest in proportion.")
+@click.option("--seed", default=1, show_default=True, help="What chooses the acts.")
+@click.option("--scenario", "names", multiple=True, type=click.Choice(sorted(SCENARIOS)), help="Only these.")
+@click.option("--broker", help="A running Kafka, host:port; else a local one is started.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object with everything, for programs.")
+def main(kills: int, seed: int, names: Sequence[str], broker: str | None, as_json: bool) -> None:
+    """Harm workers, brokers and clocks under load, and check what is promised."""
+    console = Console(stderr=True)
+    reports: list[Report] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headwater-chaos-")))
+        chosen = [SCENARIOS[name] for name in names] or list(SCENARIOS.values())
+        if broker is None and any(one.broker is None for one in chosen):
+            broker = stack.enter_context(LocalKafka(folder / "kafka")).bootstrap
+        for one in chosen:
+            console.print(f"{one.name} ({one.size(kills)}): {one.about}")
+            room = folder / one.name
+            room.mkdir()
+            report = play(one, broker, room, seed=seed, size=one.size(kills))
+            reports.append(report)
+            console.print(report.failure or f"  well, in {report.seconds:.0f} s: {report.acts}", markup=False)
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(reports).decode() + "\n")
+    else:
+        Console().print(table_of(reports))
+    sys.exit(any(report.failure for report in reports))
+
+
+def table_of(reports: Sequence[Report]) -> Table:
+    """One column for each scenario, one line for each count."""
+    table = Table("", *(report.scenario for report in reports))
+    table.add_row("size", *(str(report.size) for report in reports))
+    for name in reports[0].verdict.__struct_fields__ if reports else ():
+        if name != "cases":
+            table.add_row(name.replace("_", " "), *(f"{getattr(report.verdict, name):,}" for report in reports))
+    table.add_row("seconds", *(f"{report.seconds:.0f}" for report in reports))
+    return table
+
+
+if __name__ == "__main__":
+    main()
