@@ -64,7 +64,7 @@ class StreamApp(faust.App):
             broker_heartbeat_interval=session / 4,
             broker_rebalance_timeout=max(REBALANCE_TIMEOUT, session),
             stream_wait_empty=False,  # a closed unit refuses what is still on its way
-            broker_request_timeout=max(30.0, session),
+            broker_request_timeout=max(config.request_timeout, session),  # Faust refuses a longer session
             broker_max_poll_interval=180.0,
             stream_recovery_delay=0.0,
             web_in_thread=False,

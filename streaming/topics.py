@@ -12,6 +12,7 @@ import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
+from streaming import clients
 from streaming.config import EngineConfig
 from streaming.errors import StartupError
 
@@ -66,7 +67,8 @@ def topics_of(pipeline: "Pipeline", app_id: str, partitions: int) -> tuple[Topic
 @asynccontextmanager
 async def admin_client(config: EngineConfig) -> AsyncIterator[AIOKafkaAdminClient]:
     """A connected admin client. Raises StartupError when the broker cannot be reached."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=config.bootstrap, request_timeout_ms=15_000, **config.security)
+    ask_ms = min(15_000, clients.timeout_ms(config))
+    admin = AIOKafkaAdminClient(bootstrap_servers=config.bootstrap, request_timeout_ms=ask_ms, **config.security)
     try:
         await admin.start()
     except (KafkaError, OSError) as error:
