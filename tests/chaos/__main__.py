@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from streaming.brokers import LocalKafka
-from tests.chaos import workers
+from tests.chaos import outages, workers
 from tests.chaos.scenario import SCENARIOS, Report, play
 
-ROOMS = (workers,)
+ROOMS = (workers, outages)
 """The modules whose scenarios there are; importing one registers them."""
 
 

@@ -1,12 +1,15 @@
 """Real brokers in the shapes that the scenarios need: one whose every worker has a proxy, and a cluster of three."""
 
+import os
+import shutil
+import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from streaming.brokers import HOST, LocalKafka, free_port
+from streaming.brokers import HOST, BrokerError, LocalKafka, free_port
 from tests.chaos.proxy import Proxy
 
 CLUSTER = "chaos-chaos-chaos-chaQ"  # 22 characters of base64, as Kafka wants
@@ -57,6 +60,14 @@ class ProxiedKafka:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
+    def kill(self) -> None:
+        """SIGKILL the broker; its data stays."""
+        self.kafka.kill()
+
+    def start(self) -> None:
+        """Start it again on the same data and ports."""
+        self.kafka.start()
+
     @property
     def bootstrap(self) -> str:
         """Straight to the broker: for producers, and for whoever checks."""
@@ -73,9 +84,13 @@ class Cluster:
     Args:
         folder: where the nodes keep their data.
         nodes: how many; a write needs all but one of them.
+
+    Attributes:
+        copies: how many of each partition there are to be.
     """
 
     def __init__(self, folder: Path, nodes: int = 3) -> None:
+        self.copies = nodes
         ports = [free_port() for _ in range(nodes)]
         controllers = [free_port() for _ in range(nodes)]
         voters = ",".join(f"{number + 1}@{HOST}:{port}" for number, port in enumerate(controllers))
@@ -124,3 +139,65 @@ class Cluster:
         """SIGKILL these nodes; their data stays."""
         for number in numbers:
             self.nodes[number].kill()
+
+
+class SmallDisk:
+    """A Kafka whose data is on a file system of its own, that can be filled and made empty again. Needs root on Linux.
+
+    Raises BrokerError where nothing can be mounted.
+
+    Args:
+        folder: where the broker keeps its data.
+        size: of the file system in bytes.
+    """
+
+    def __init__(self, folder: Path, size: int = 96 << 20) -> None:
+        self._data = folder / "data"
+        self._filler = self._data / "filler"
+        self._size = size
+        self.kafka = LocalKafka(folder)
+
+    def __enter__(self) -> Self:
+        self._data.mkdir(parents=True)
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={self._size}", "tmpfs", str(self._data)]
+        try:
+            done = subprocess.run(mount, capture_output=True, text=True, check=False)
+        except OSError as error:
+            message = f"no file system can be mounted for a disk that is full: {error}"
+            raise BrokerError(message) from error
+        if done.returncode:
+            message = f"no file system can be mounted for a disk that is full: {done.stderr.strip()} (root can)"
+            raise BrokerError(message)
+        try:
+            self.kafka.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kafka.kill()
+        subprocess.run(["umount", "--lazy", str(self._data)], check=False)
+
+    @property
+    def bootstrap(self) -> str:
+        """The broker's address."""
+        return self.kafka.bootstrap
+
+    def fill(self, leave: int) -> None:
+        """Fill the disk but for so many bytes."""
+        free = shutil.disk_usage(self._data).free
+        with self._filler.open("wb") as filler:
+            os.posix_fallocate(filler.fileno(), 0, max(1, free - leave))
+
+    def make_room(self) -> None:
+        """Make it as empty as it was."""
+        self._filler.unlink()
+
+    def kill(self) -> None:
+        """SIGKILL the broker, if it has not ended by itself."""
+        self.kafka.kill()
+
+    def start(self) -> None:
+        """Start it again on the same data and port."""
+        self.kafka.start()
