@@ -37,6 +37,7 @@ async def examine(settings: Settings, pipeline: Pipeline) -> AsyncIterator[Findi
             yield Finding("broker", "ok", f"{brokers} broker(s) answer")
             specs = topics.topics_of(pipeline, config.app_id, config.partitions)
             counts = await topics.partition_counts(admin, [spec.name for spec in specs])
+            configs = await topics.topic_configs(admin, [spec for spec in specs if spec.name in counts])
     except StartupError as error:
         yield Finding("broker", "problem", str(error))
         return
@@ -49,6 +50,10 @@ async def examine(settings: Settings, pipeline: Pipeline) -> AsyncIterator[Findi
         yield Finding("topics", "problem", problem)
     if not found:
         yield Finding("topics", "ok", f"{len(specs)} topics, {counts[specs[0].name]} partitions")
+    for problem in topics.forgetful(specs, configs):
+        yield Finding("cleanup", "problem", problem)
+    for warning in topics.expiring(specs, configs):
+        yield Finding("retention", "warning", warning)
     for stream in (pipeline.events, pipeline.labels):
         if stream.topic in counts:
             yield await partitioner(config, stream.topic, counts[stream.topic])

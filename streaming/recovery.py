@@ -68,8 +68,8 @@ def refuse_without_head(begins: Mapping[TopicPartition, int]) -> None:
         message = (
             f"the changelog begins late: {places}, expected 0. Its head has been removed, and with it state that"
             " nobody can name, so profiles or waiting labels would be wrong in silence. Give the topic"
-            " cleanup.policy=compact and nothing else, so that it does not happen again, and the pipeline another name to start anew from its"
-            " events and labels"
+            " cleanup.policy=compact and nothing else, so that it does not happen again, and the pipeline another"
+            " name to start anew from its events and labels"
         )
         raise EngineError(message)
 
@@ -153,8 +153,8 @@ def _beyond_its_end(config: EngineConfig, tp: TopicPartition, offset: int, end: 
     return EngineError(
         f"group {config.app_id} has read {tp.topic}-{tp.partition} to offset {offset}, but it ends at {end}: it"
         " has lost its tail, or has been deleted and created again. What comes next would be passed over up to there."
-        " Give the pipeline another name to start anew, or set the group's offsets to where to go on (kafka-consumer-groups"
-        " --reset-offsets)"
+        " Give the pipeline another name to start anew, or set the group's offsets to where to go on"
+        " (kafka-consumer-groups --reset-offsets)"
     )
 
 

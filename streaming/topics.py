@@ -4,12 +4,14 @@ Used by `headwater topics`, `doctor`, `demo` and by the worker at its start.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from streaming import clients
@@ -19,6 +21,8 @@ from streaming.errors import StartupError
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
 
+log = logging.getLogger(__name__)
+
 VISIBLE_TRIES = 150
 ALREADY_EXISTS = 36
 UNKNOWN_TOPIC = 3
@@ -26,6 +30,7 @@ NOT_PERMITTED = {29, 31}  # topic and cluster authorization failed
 # Replayed records carry the time of their event, so by Kafka's default of seven days they would be gone at once.
 UNCLEANED = {"cleanup.policy": "delete", "retention.ms": "-1"}
 COMPACTED = {"cleanup.policy": "compact"}
+TRAINING_LOG = "the training log"
 # A dead letter is a record that a broker has accepted plus headers, so it may be larger than the broker's usual limit.
 DEAD_LETTERS = {"max.message.bytes": "4000000"}
 
@@ -55,7 +60,7 @@ def topics_of(pipeline: "Pipeline", app_id: str, partitions: int) -> tuple[Topic
         TopicSpec(pipeline.labels.topic, partitions, UNCLEANED, about="labels"),
         TopicSpec(pipeline.predictions_topic, partitions, about="predictions"),
         TopicSpec(pipeline.dead_letters_topic, partitions, DEAD_LETTERS, about="records that could not be used"),
-        TopicSpec(pipeline.training_log_topic, 1, UNCLEANED, as_events=False, about="the training log"),
+        TopicSpec(pipeline.training_log_topic, 1, UNCLEANED, as_events=False, about=TRAINING_LOG),
         TopicSpec(pipeline.drift_topic, 1, as_events=False, about="drift events"),
         TopicSpec(pipeline.snapshots_topic, 1, COMPACTED, as_events=False, about="snapshots of the model"),
         TopicSpec(f"{app_id}-profiles-changelog", partitions, COMPACTED, about="state of profiles"),
@@ -135,10 +140,69 @@ def problems(specs: Sequence[TopicSpec], counts: Mapping[str, int]) -> list[str]
     return found
 
 
+async def topic_configs(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, dict[str, str]]:
+    """The configuration of each topic that this user may see."""
+    asked = [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in specs]
+    found: dict[str, dict[str, str]] = {}
+    for answer in await admin.describe_configs(asked):
+        for code, _, _, name, entries in answer.resources:
+            if not code:
+                found[name] = {entry[0]: entry[1] for entry in entries}
+    return found
+
+
+def forgetful(specs: Sequence[TopicSpec], configs: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Topics that state or models are made of and whose cleanup would remove some of it, each with the remedy. Pure.
+
+    >>> specs = [TopicSpec("state", 4, COMPACTED)]
+    >>> forgetful(specs, {"state": {"cleanup.policy": "compact"}})
+    []
+    >>> forgetful(specs, {"state": {"cleanup.policy": "compact,delete"}})[0].split(",")[0]
+    'topic state has cleanup.policy=compact'
+    """
+    found = []
+    for spec in specs:
+        policy = configs.get(spec.name, {}).get("cleanup.policy")
+        wanted = "compact" if spec.config == COMPACTED else "delete"
+        if policy is None or policy == wanted or not (spec.config == COMPACTED or spec.about == TRAINING_LOG):
+            continue
+        found.append(
+            f"topic {spec.name} has cleanup.policy={policy}, expected {wanted}: what its cleanup removes is lost to"
+            f" {spec.about}. Set it with kafka-configs --alter --add-config cleanup.policy={wanted}"
+        )
+    return found
+
+
+def expiring(specs: Sequence[TopicSpec], configs: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Logs that lose their head after a while, each with what comes of it. Pure.
+
+    >>> log = TopicSpec("log", 1, UNCLEANED, as_events=False, about=TRAINING_LOG)
+    >>> expiring([log], {"log": {"retention.ms": "-1", "retention.bytes": "-1"}})
+    []
+    >>> expiring([log], {"log": {"retention.ms": "1000"}})[0].split(":")[0]
+    'topic log has retention.ms=1000'
+    """
+    found = []
+    for spec in specs:
+        for name in ("retention.ms", "retention.bytes"):
+            value = configs.get(spec.name, {}).get(name, "-1")
+            if spec.about == TRAINING_LOG and value != "-1":
+                found.append(
+                    f"topic {spec.name} has {name}={value}: what it removes is in snapshots only, so models of before"
+                    f" cannot be made again, and none at all once the snapshots are gone; set {name}=-1"
+                )
+    return found
+
+
 async def check(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> int:
     """Check every topic. Returns the events topic's partition count. Raises StartupError with all problems."""
     counts = await partition_counts(admin, [spec.name for spec in specs])
     found = problems(specs, counts)
+    if not found:
+        configs = await topic_configs(admin, specs)
+        found = forgetful(specs, configs)
+        for warning in expiring(specs, configs):
+            log.warning(warning)
     if found:
         raise StartupError("\n".join(found))
     return counts[specs[0].name]

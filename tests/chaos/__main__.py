@@ -1,5 +1,6 @@
 """`make chaos`: plays scenarios at length, shows what came of them, and fails where a promise was broken."""
 
+import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ ROOMS = (workers, outages)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with everything, for programs.")
 def main(kills: int, seed: int, names: Sequence[str], broker: str | None, as_json: bool) -> None:
     """Harm workers, brokers and clocks under load, and check what is promised."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that the broker is away is what is wanted here
     console = Console(stderr=True)
     reports: list[Report] = []
     with ExitStack() as stack:

@@ -22,10 +22,10 @@ from tests.chaos.run import PARTITIONS, Load, Run
 from tests.chaos.scenario import scenario
 
 RATE = 250.0  # items a second
-REQUEST_TIMEOUT = 8.0  # seconds
+REQUEST_TIMEOUT = 12.0  # seconds
 SETTINGS = {"HEADWATER_REQUEST_TIMEOUT": str(REQUEST_TIMEOUT), "HEADWATER_TRANSACTION_TIMEOUT": "10"}
 SHORT = (0.5, 4.0)  # seconds that every patience outlasts
-LONG = (10.0, 14.0)  # longer than the session, a transaction and a request may take
+LONG = (14.0, 18.0)  # longer than the session, a transaction and a request may take
 FLOWS_WITHIN = 120.0
 """Seconds after an outage by which all that was written during it has been done, on a machine that is busy."""
 PAUSE = 1.0  # seconds before a worker is started again
