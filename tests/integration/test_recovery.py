@@ -20,9 +20,9 @@ from streaming.app import EXIT_FAILED
 from streaming.brokers import LocalKafka
 from streaming.config import EngineConfig
 from streaming.errors import EngineError
+from tests.chaos.run import Run
 from tests.integration import test_engine
 from tests.integration.test_bad_input import event, label
-from tests.integration.test_loop import Run
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
@@ -166,7 +166,7 @@ def test_a_changelog_that_loses_or_has_lost_its_head_is_refused(kafka: str, tmp_
 
 
 def test_offsets_that_do_not_fit_their_topic_are_refused_or_said(kafka: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Beyond the end, all that comes up to there would be passed over; before the beginning, something has been lost."""
+    """Beyond the end, all that comes up to there would be passed over; before the beginning, records have been lost."""
     tp = TopicPartition(f"t{uuid.uuid4().hex[:8]}", 0)
     config = EngineConfig(bootstrap=kafka, app_id=f"g-{tp.topic}")
 
@@ -214,7 +214,7 @@ def test_a_worker_told_to_stop_while_the_broker_is_away_stops(tmp_path: Path) ->
                 run.pipeline.events.topic, event(flight_id="f"), b"JFK", timestamp_ms=1_357_041_600_000
             )
             await producer.stop()
-            while "Worker ready" not in run.said(worker):
+            while "Worker ready" not in run.said(worker):  # noqa: ASYNC110  # another process says it
                 await asyncio.sleep(0.2)
             await asyncio.sleep(6)
             await asyncio.to_thread(broker.kill)
