@@ -21,12 +21,12 @@ from tests.chaos.checker import Verdict, check, truth
 from tests.chaos.run import PARTITIONS, Load, Run
 from tests.chaos.scenario import scenario
 
-RATE = 250.0  # items a second
-REQUEST_TIMEOUT = 12.0  # seconds
-SETTINGS = {"HEADWATER_REQUEST_TIMEOUT": str(REQUEST_TIMEOUT), "HEADWATER_TRANSACTION_TIMEOUT": "10"}
+RATE = 150.0  # items a second
+REQUEST_TIMEOUT = 15.0  # seconds
+SETTINGS = {"HEADWATER_REQUEST_TIMEOUT": str(REQUEST_TIMEOUT), "HEADWATER_TRANSACTION_TIMEOUT": "15"}
 SHORT = (0.5, 4.0)  # seconds that every patience outlasts
-LONG = (14.0, 18.0)  # longer than the session, a transaction and a request may take
-FLOWS_WITHIN = 120.0
+LONG = (17.0, 20.0)  # longer than the session, a transaction and a request may take
+FLOWS_WITHIN = 180.0
 """Seconds after an outage by which all that was written during it has been done, on a machine that is busy."""
 PAUSE = 1.0  # seconds before a worker is started again
 
@@ -147,6 +147,24 @@ async def network(run: Run, items: Iterator[Any], chance: random.Random, size: i
         await asyncio.sleep(seconds)
         proxy.heal()
         run.history.note("heal", worker_at=which)
+        await fleet.flows()
+    return await fleet.verdict(load)
+
+
+@scenario("outages", short=3, share=0.0, broker=lambda folder: ProxiedKafka(folder / "kafka", 2))
+async def outages(run: Run, items: Iterator[Any], chance: random.Random, size: int) -> Verdict:
+    """The telling ones in one run: a silence longer than the session, the broker killed, a worker cut off."""
+    load, fleet = await settle(run, items, [run.broker.through(0), run.broker.through(1)])
+    for number in range(size):
+        await asyncio.sleep(chance.uniform(0.0, 2.0))
+        first, second = run.broker.proxies
+        acts = [
+            (first.silence, first.heal, 4.5),
+            (run.broker.kill, run.broker.start, 1.0),
+            (second.cut, second.heal, 2.0),
+        ]
+        begin, end, seconds = acts[number % len(acts)]
+        await outage(run, seconds, begin, end)
         await fleet.flows()
     return await fleet.verdict(load)
 
