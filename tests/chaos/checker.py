@@ -8,7 +8,7 @@ import collections
 import io
 import pickle
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,15 @@ from tests.folds import advance
 SHOWN = 5  # cases of one kind of wrong that a verdict names
 
 
+class Refused(NamedTuple):
+    """A record that cannot be used: where it lies, and why."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+
+
 class Truth(msgspec.Struct, frozen=True):
     """What there must be.
 
@@ -32,11 +41,15 @@ class Truth(msgspec.Struct, frozen=True):
         vectors: the feature vector of each event that is to be predicted, by id.
         labels: the ids of the events whose label is to be learned.
         profiles: the profile of each entity after the last event, as it is saved.
+        optional: ids of events whose label may be learned or not, since whether it still could be is a matter of when.
+        refused: what is to be among the dead letters, and nothing else is.
     """
 
     vectors: dict[str, list[float]]
     labels: frozenset[str]
     profiles: dict[str, bytes]
+    optional: frozenset[str] = frozenset()
+    refused: frozenset[Refused] = frozenset()
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -91,7 +104,7 @@ class Verdict(msgspec.Struct):
         models_unlike: saved models that are not, byte for byte, the fold at their version; and the last one missing.
         monitors_unlike: 1 where quality or its place in the log is not that of one pass over the log.
         drifts_unlike: drift events missing or too many.
-        dead_letters: records refused that should not be.
+        dead_letters: records refused that should not be, or refused twice, or not refused.
         misbehaved: what a scenario found wrong itself, such as a zombie that went on.
         cases: some of what is wrong, for people.
     """
@@ -176,7 +189,7 @@ def check(pipeline: Pipeline, expected: Truth, seen: Seen) -> Verdict:
     _check_profiles(verdict, expected, seen)
     _check_models(verdict, pipeline, seen)
     _check_watch(verdict, pipeline, seen)
-    verdict.found("dead_letters", [headers for headers, _ in seen.dead_letters])
+    _check_dead_letters(verdict, expected, seen)
     return verdict
 
 
@@ -199,7 +212,8 @@ def _check_examples(verdict: Verdict, expected: Truth, seen: Seen) -> None:
     counted = collections.Counter(record.id for record in examples)
     verdict.found("labels_lost", expected.labels - counted.keys())
     verdict.found("learned_twice", [name for name, n in counted.items() for _ in range(n - 1)])
-    verdict.found("invented", [f"example of {name}" for name in counted.keys() - expected.labels])
+    known = expected.labels | expected.optional
+    verdict.found("invented", [f"example of {name}" for name in counted.keys() - known])
     made = collections.defaultdict(list)
     for _, p in seen.predictions:
         made[p.id].append((p.features, p.prediction, p.version))
@@ -250,6 +264,17 @@ def _check_watch(verdict: Verdict, pipeline: Pipeline, seen: Seen) -> None:
     verdict.found("drifts_unlike", [event for event in expected if event not in seen.drifts])
     verdict.found("drifts_unlike", [event for n, event in enumerate(seen.drifts) if event not in expected[: n + 1]])
     verdict.found("drifts_unlike", seen.drifts[len(expected) :])
+
+
+def _check_dead_letters(verdict: Verdict, expected: Truth, seen: Seen) -> None:
+    """Each refused record is there once, with the reason and where it came from."""
+    counted = collections.Counter(
+        Refused(h["topic"].decode(), int(h["partition"]), int(h["offset"]), h["reason"].decode())
+        for h, _ in seen.dead_letters
+    )
+    verdict.found("dead_letters", [f"{one} is there {n} times" for one, n in counted.items() if n > 1])
+    verdict.found("dead_letters", [f"{one} should not be there" for one in counted.keys() - expected.refused])
+    verdict.found("dead_letters", [f"{one} is missing" for one in expected.refused - counted.keys()])
 
 
 class Folding:

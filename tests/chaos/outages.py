@@ -110,11 +110,11 @@ def own_kafka(folder: Path) -> LocalKafka:
     return LocalKafka(folder / "kafka")
 
 
-@scenario("broker", short=1, share=0.05, broker=own_kafka)
+@scenario("broker", short=0, share=0.05, broker=own_kafka)
 async def broker(run: Run, items: Iterator[Any], chance: random.Random, size: int) -> Verdict:
     """The broker is killed and started again on its data: at once, or after longer than a request may take."""
     load, fleet = await settle(run, items)
-    for number in range(size):
+    for number in run.rounds(size):
         await asyncio.sleep(chance.uniform(0.0, 3.0))
         await outage(run, chance.uniform(*(LONG if number % 2 else SHORT)), run.broker.kill, run.broker.start)
         await fleet.flows()
@@ -130,12 +130,12 @@ async def outage(run: Run, seconds: float, begin: Callable[[], Any], end: Callab
     run.history.note(getattr(end, "__name__", "end"))
 
 
-@scenario("network", short=3, share=0.1, broker=lambda folder: ProxiedKafka(folder / "kafka", 2))
+@scenario("network", short=0, share=0.1, broker=lambda folder: ProxiedKafka(folder / "kafka", 2))
 async def network(run: Run, items: Iterator[Any], chance: random.Random, size: int) -> Verdict:
     """The way between one worker and the broker is cut, dropped, slowed or made silent, in one direction or in both."""
     load, fleet = await settle(run, items, [run.broker.through(0), run.broker.through(1)])
     acts = ["silence", "cut", "silence up", "drop", "silence down", "delay"]
-    for number in range(size):
+    for number in run.rounds(size):
         if number % len(acts) == 0:
             chance.shuffle(acts)
         act, which = acts[number % len(acts)], chance.randrange(2)
@@ -155,7 +155,7 @@ async def network(run: Run, items: Iterator[Any], chance: random.Random, size: i
 async def outages(run: Run, items: Iterator[Any], chance: random.Random, size: int) -> Verdict:
     """The telling ones in one run: a silence longer than the session, the broker killed, a worker cut off."""
     load, fleet = await settle(run, items, [run.broker.through(0), run.broker.through(1)])
-    for number in range(size):
+    for number in run.rounds(size):
         await asyncio.sleep(chance.uniform(0.0, 2.0))
         first, second = run.broker.proxies
         acts = [
@@ -180,11 +180,11 @@ def harm(proxy: Any, act: str, chance: random.Random) -> None:
         getattr(proxy, name)()
 
 
-@scenario("cluster", short=1, share=0.04, broker=lambda folder: Cluster(folder / "cluster"))
+@scenario("cluster", short=0, share=0.04, broker=lambda folder: Cluster(folder / "cluster"))
 async def cluster(run: Run, items: Iterator[Any], chance: random.Random, size: int) -> Verdict:
     """Of three brokers with a copy of everything, two of which must have it: one is killed, or two, and come back."""
     load, fleet = await settle(run, items)
-    for number in range(size):
+    for number in run.rounds(size):
         gone = await victims(run, chance, 1 + number % 2)
         await asyncio.sleep(chance.uniform(0.0, 3.0))
         run.history.note("kill", nodes=gone)
@@ -235,11 +235,11 @@ async def in_sync(run: Run) -> None:
     run.history.note("not in sync")
 
 
-@scenario("disk", short=1, share=0.01, broker=lambda folder: SmallDisk(folder / "kafka"))
+@scenario("disk", short=0, share=0.01, broker=lambda folder: SmallDisk(folder / "kafka"))
 async def disk(run: Run, items: Iterator[Any], chance: random.Random, size: int) -> Verdict:
     """The broker's disk is full, so that it fails; there is room again, and it is started on its data."""
     load, fleet = await settle(run, items)
-    for _ in range(size):
+    for _ in run.rounds(size):
         await asyncio.sleep(chance.uniform(0.0, 3.0))
         run.broker.fill(leave=chance.randrange(1 << 14, 1 << 18))
         run.history.note("fill")
@@ -270,13 +270,13 @@ COMPACTED_OFTEN = {
 }
 
 
-@scenario("compaction", short=2, share=0.03, broker=lambda folder: LocalKafka(folder / "kafka", settings=CLEANED_OFTEN))
+@scenario("compaction", short=0, share=0.03, broker=lambda folder: LocalKafka(folder / "kafka", settings=CLEANED_OFTEN))
 async def compaction(run: Run, items: Iterator[Any], chance: random.Random, size: int) -> Verdict:
     """Changelogs are compacted all the time, tombstones too, while workers are killed and recover from them."""
     changelogs = [f"{run.config.app_id}-{name}-changelog" for name in ("profiles", "pending", "monitors")]
     await configure(run, changelogs, COMPACTED_OFTEN)
     load, fleet = await settle(run, items)
-    for _ in range(size):
+    for _ in run.rounds(size):
         await asyncio.sleep(chance.uniform(6.0, 10.0))
         for worker in run.alive():
             run.history.note("SIGKILL", worker=run.workers.index(worker))

@@ -1,13 +1,15 @@
 """Topics, workers and what they wrote, for one run on a real Kafka."""
 
 import asyncio
+import itertools
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ from pipelines.definition import Pipeline
 from pipelines.flights import Departure
 from streaming.config import EngineConfig
 from streaming.snapshots import SnapshotStore
-from tests.chaos.checker import Seen, Truth
+from tests.chaos.checker import Seen, Truth, check, truth
 from tests.chaos.history import History
+from tests.chaos.nursery import Forked, Nursery
 from tests.integration.flights_run import named
 from tests.kafka import committed
 
@@ -31,6 +34,8 @@ PARTITIONS = 4
 SLOTS = 4
 ROOT = Path(__file__).parents[2]
 TICK = 0.05  # seconds that a load may be ahead
+
+Worker = subprocess.Popen[bytes] | Forked
 
 
 class _Named(msgspec.Struct):
@@ -52,6 +57,8 @@ class Run:
         make: the pipeline under a name of its own, so that runs on one broker keep apart.
         history: where what is done is noted.
         broker: the broker itself, where the run has one of its own that may be harmed.
+        nursery: starts the workers, where they are to start quickly; else each is a new interpreter.
+        seconds: after which no more harm is done.
     """
 
     def __init__(
@@ -62,6 +69,8 @@ class Run:
         *,
         history: History | None = None,
         broker: Any = None,
+        nursery: Nursery | None = None,
+        seconds: float = math.inf,
     ) -> None:
         self.name = f"r{uuid.uuid4().hex[:8]}"
         self.pipeline = make(self.name)
@@ -75,13 +84,19 @@ class Run:
         self.broker = broker
         self.settings: dict[str, str] = {}
         """Of every worker that is started from now on, as HEADWATER_* variables."""
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[Worker] = []
         self._told: set[int] = set()  # workers that were told to end
         self._logs = logs
+        self._nursery = nursery
+        self._ends = time.monotonic() + seconds
 
     async def prepare(self) -> None:
         """Create the topics."""
         assert await prepared(self.pipeline, self.config) == PARTITIONS
+
+    def rounds(self, size: int) -> Iterator[int]:
+        """Numbers from 0 on, one for each time that harm is done, while there is time."""
+        return itertools.takewhile(lambda _: time.monotonic() < self._ends, range(size))
 
     # -- workers
 
@@ -92,8 +107,8 @@ class Run:
         bootstrap: str | None = None,
         fault: str = "",
         **settings: str,
-    ) -> "subprocess.Popen[bytes]":
-        """Start a worker.
+    ) -> Any:
+        """Start a worker; a `Worker`, whose two kinds are alike to callers.
 
         Args:
             pipeline: module and name under tests.integration.
@@ -111,33 +126,40 @@ class Run:
             **self.settings,
             **settings,
         }
-        program = ["-m", "tests.chaos.worker"] if fault else ["-m", "app.cli", "worker"]
-        with self.log(len(self.workers)).open("wb") as out:
-            worker = subprocess.Popen(
-                [sys.executable, *program], cwd=ROOT, env={**os.environ, **environment}, stdout=out, stderr=out
-            )
+        log = self.log(len(self.workers))
+        worker = (
+            self._new_interpreter(environment, log) if self._nursery is None else self._nursery.start(environment, log)
+        )
         self.history.note("start", worker=len(self.workers), **({"fault": fault} if fault else {}))
         self.workers.append(worker)
         return worker
 
-    def send(self, worker: "subprocess.Popen[bytes]", what: signal.Signals) -> None:
+    @staticmethod
+    def _new_interpreter(environment: dict[str, str], log: Path) -> Worker:
+        arguments = ["-m", "tests.chaos.worker"] if environment["HEADWATER_TEST_FAULT"] else ["-m", "app.cli", "worker"]
+        with log.open("wb") as out:
+            return subprocess.Popen(
+                [sys.executable, *arguments], cwd=ROOT, env={**os.environ, **environment}, stdout=out, stderr=out
+            )
+
+    def send(self, worker: Worker, what: signal.Signals) -> None:
         """Send a signal. A worker that ends of SIGKILL or SIGTERM has not fallen."""
         if what in {signal.SIGKILL, signal.SIGTERM}:
             self._told.add(worker.pid)
         self.history.note(what.name, worker=self.workers.index(worker))
         worker.send_signal(what)
 
-    async def ended(self, worker: "subprocess.Popen[bytes]", patience: float = 60.0) -> int:
+    async def ended(self, worker: Worker, patience: float = 60.0) -> int:
         """Its exit code. Raises TimeoutExpired where it goes on."""
         code = await asyncio.to_thread(worker.wait, patience)
         self.history.note("ended", worker=self.workers.index(worker), code=code)
         return code
 
-    def fallen(self) -> list["subprocess.Popen[bytes]"]:
+    def fallen(self) -> list[Worker]:
         """Workers that ended though nobody told them to."""
         return [w for w in self.workers if w.poll() is not None and w.pid not in self._told]
 
-    def alive(self) -> list["subprocess.Popen[bytes]"]:
+    def alive(self) -> list[Worker]:
         """Workers that have not ended."""
         return [worker for worker in self.workers if worker.poll() is None]
 
@@ -145,7 +167,7 @@ class Run:
         """What a worker has said."""
         return self._logs / f"worker-{number}.log"
 
-    def said(self, worker: "subprocess.Popen[bytes]") -> str:
+    def said(self, worker: Worker) -> str:
         """What a worker has said."""
         return self.log(self.workers.index(worker)).read_text(errors="replace")
 
@@ -167,9 +189,15 @@ class Run:
         """Write the items in order, spread over so many seconds."""
         await Load(self, items, rate=len(items) / seconds if seconds else None).done()
 
-    def load(self, items: Iterable[Any], rate: float) -> "Load":
-        """Write so many items a second from now on, until told to stop."""
-        return Load(self, items, rate)
+    def load(self, items: Iterable[Any], rate: float, timestamp: Callable[[Any, int], int] | None = None) -> "Load":
+        """Write so many items a second from now on, until told to stop or there are no more.
+
+        Args:
+            items: events and labels.
+            rate: items a second.
+            timestamp: the record's timestamp, from an item and its own time, which it is otherwise.
+        """
+        return Load(self, items, rate, timestamp)
 
     # -- output
 
@@ -189,6 +217,14 @@ class Run:
             await consumer.topics()
             numbers = consumer.partitions_for_topic(topic)
         return numbers or {0}
+
+    async def assert_all_true(self, items: Iterable[Any]) -> Seen:
+        """Everything that is promised under exactly_once, of a run that was fed with these items; what was seen."""
+        expected = truth(self.pipeline, items)
+        seen = await self.settled(expected)
+        verdict = check(self.pipeline, expected, seen)
+        assert verdict.wrong() == {}, verdict.cases
+        return seen
 
     async def until(self, predictions: int, examples: int, *, patience: float = 90.0) -> None:
         """Wait until there is so much, each counted once, or time is over; others say what is missing then."""

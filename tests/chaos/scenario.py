@@ -1,9 +1,10 @@
 """Scenarios by name: what is done to a run, and how one is played and reported."""
 
 import asyncio
+import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import msgspec
 from tests.chaos.checker import Verdict
 from tests.chaos.history import History
 from tests.chaos.items import flights
+from tests.chaos.nursery import Nursery
 from tests.chaos.run import SLOTS, Run
 
 Play = Callable[[Run, Iterator[Any], random.Random, int], Awaitable[Verdict]]
@@ -33,7 +35,7 @@ class Scenario(msgspec.Struct, frozen=True):
     Attributes:
         name: what the command line calls it.
         play: does it, and says what was true afterwards. Its size is how often it does its harm.
-        short: the size in `make test`.
+        short: the size in `make test`; 0 where it is in `make chaos` only.
         share: the size in `make chaos`, as a share of its kills.
         broker: makes, in a folder, a broker that it may harm, with its `bootstrap`; None: a shared one serves.
     """
@@ -51,7 +53,7 @@ class Scenario(msgspec.Struct, frozen=True):
 
     def size(self, kills: int) -> int:
         """How often it does its harm in a long run."""
-        return max(self.short, round(self.share * kills))
+        return max(self.short, 1, round(self.share * kills))
 
 
 SCENARIOS: dict[str, Scenario] = {}
@@ -99,28 +101,49 @@ class Report(msgspec.Struct):
         return "\n".join([f"{self.scenario}: {wrong}", *self.verdict.cases, self.history, self.words])
 
 
-def play(chosen: Scenario, bootstrap: str | None, folder: Path, *, seed: int, size: int) -> Report:
-    """Play a scenario on the broker at this address, or on its own; the report."""
+def play(
+    chosen: Scenario,
+    bootstrap: str | None,
+    folder: Path,
+    *,
+    seed: int,
+    size: int,
+    items: Iterable[Any] | None = None,
+    seconds: float = math.inf,
+) -> Report:
+    """Play a scenario.
+
+    Args:
+        chosen: the scenario.
+        bootstrap: address of the broker, for a scenario that has none of its own.
+        folder: for what the workers, and a broker of its own, write.
+        seed: chooses the acts.
+        size: how often it does its harm at most.
+        items: what the run is fed with; flights without end, if they are not given.
+        seconds: after which it does no more harm, and checks what there is.
+    """
     began = time.monotonic()
+    nursery = Nursery()
     own: AbstractContextManager[Any] = nullcontext() if chosen.broker is None else chosen.broker(folder)
     with own as broker:
         address = bootstrap if broker is None else broker.bootstrap
         assert address is not None, f"{chosen.name} needs a broker"
-        run = Run(address, folder, history=History(seed), broker=broker)
+        run = Run(address, folder, history=History(seed), broker=broker, nursery=nursery, seconds=seconds)
         run.settings.update(SETTINGS)
         try:
-            verdict = asyncio.run(_played(chosen, run, random.Random(f"{chosen.name} {seed}"), size))
+            verdict = asyncio.run(_played(chosen, run, random.Random(f"{chosen.name} {seed}"), size, items))
             words = run.last_words() if verdict.wrong() else ""
         finally:
             run.end()
+            nursery.close()
     seconds = time.monotonic() - began
     return Report(chosen.name, seed, size, seconds, verdict, run.history.counts(), str(run.history), words)
 
 
-async def _played(chosen: Scenario, run: Run, chance: random.Random, size: int) -> Verdict:
+async def _played(chosen: Scenario, run: Run, chance: random.Random, size: int, items: Iterable[Any] | None) -> Verdict:
     await run.prepare()
     try:
-        return await chosen.play(run, flights(), chance, size)
+        return await chosen.play(run, flights() if items is None else iter(items), chance, size)
     except Exception as error:
         error.add_note(f"{run.history}\n{run.last_words()}")
         raise

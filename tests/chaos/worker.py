@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import os
 import signal
+import sys
 
 from app.create import create_app
 from app.settings import load_settings
@@ -35,13 +36,15 @@ def fault(said: str) -> Step:
 
     def step(at: str) -> None:
         if at == name and next(left) == 1:
+            sys.stderr.write(f"{what.name} at {at}\n")
+            sys.stderr.flush()
             os.kill(os.getpid(), what)
 
     return step
 
 
 def main() -> None:
-    """Run the worker, as `app.worker` does."""
+    """Run the worker, as `headwater worker` does."""
     settings = load_settings()
     pipeline = load_pipeline(settings.pipeline)
     partitions = asyncio.run(prepared(pipeline, settings.engine_config(pipeline.name)))

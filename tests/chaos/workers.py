@@ -1,62 +1,71 @@
 """What is done to workers: killed at any instant, stopped and let go on, replaced, added and taken away."""
 
 import asyncio
-import os
 import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from subprocess import Popen
 from typing import Any
 
 from aiokafka import TopicPartition
 
 from streaming.recovery import committed_offsets, end_offsets
 from tests.chaos.checker import Verdict, check, truth
-from tests.chaos.run import PARTITIONS, Run
+from tests.chaos.run import PARTITIONS, Run, Worker
 from tests.chaos.scenario import scenario
 from tests.chaos.worker import CHECKPOINT, RECOVERY
 
-RATE = 400.0  # items a second
+RATE = 120.0  # items a second: some hundred thousand in two hundred kills, which can still be checked one by one
 PATIENCE = 60.0  # seconds for a worker to do what it has to
 
-Worker = Popen[bytes]
 
-
-@scenario("kills", short=8, share=1.0)
+@scenario("kills", short=22, share=1.0)
 async def kills(run: Run, items: Iterator[Any], chance: random.Random, size: int) -> Verdict:
-    """Two workers, one after the other killed: at a random instant, starting and recovering too, or at a fault point."""
+    """Two workers are killed again and again: at fault points, at random instants, starting and recovering too."""
     load = run.load(items, RATE)
     points = fault_points(chance)
-    workers = [run.start(), run.start()]
-    await opened(run, workers[0])
-    done = 0
-    while done < size:
-        replace_fallen(run, workers)
-        which = chance.randrange(len(workers))
-        if chance.random() < 0.5:
-            await asyncio.sleep(chance.uniform(0.0, 5.0))
-            for other in {which, chance.randrange(5) % 4 % 2 if chance.random() < 0.2 else which}:
-                run.send(workers[other], signal.SIGKILL)
-                workers[other] = run.start()
-                done += 1
-        else:
-            done += 1 + await killed_at_a_fault_point(run, workers, which, next(points))
+    ends = run.rounds(size)
+
+    async def place() -> None:
+        """One worker after the other, until all together have come to so many ends."""
+        for number in ends:
+            if number % 3 == 2:
+                await killed_at_random(run, chance)
+            else:
+                await killed_at(run, next(points))
+
+    await asyncio.gather(place(), place())
+    run.start()
     expected = truth(run.pipeline, await load.stop())
-    replace_fallen(run, workers)
     return check(run.pipeline, expected, await run.settled(expected))
 
 
-async def killed_at_a_fault_point(run: Run, workers: list[Worker], which: int, point: str) -> int:
-    """Have a worker killed, and the one that takes its place, where that kills itself; how many more than one."""
-    run.send(workers[which], signal.SIGKILL)
-    doomed = workers[which] = run.start(fault=point)
-    died = await within(lambda: doomed.poll() is not None, 20.0)
-    if died and doomed.returncode == -signal.SIGKILL:
-        run.history.note("killed at a fault point", point=point)
-        workers[which] = run.start()
-        return 1
-    return 0  # it owns nothing and so never gets there, or has fallen before; the next kill may meet it
+async def killed_at_random(run: Run, chance: random.Random) -> None:
+    """A worker's life, up to an instant of its start, its recovery or its work."""
+    worker = run.start()
+    if chance.random() < 0.7:
+        await within(lambda: worker.poll() is not None or "opened" in run.said(worker), PATIENCE)
+    await asyncio.sleep(chance.uniform(0.0, 4.0))
+    end(run, worker)
+
+
+async def killed_at(run: Run, point: str) -> None:
+    """A worker's life, up to a fault point."""
+    worker = run.start(fault=point)
+    if not await within(lambda: worker.poll() is not None, 30.0):
+        run.history.note("never came to its fault point", worker=run.workers.index(worker))
+    elif worker.returncode == -signal.SIGKILL:
+        run.history.note("killed at a fault point", worker=run.workers.index(worker), point=point)
+        return
+    end(run, worker)
+
+
+def end(run: Run, worker: Worker) -> None:
+    """Kill a worker, unless it has ended by itself."""
+    if worker.poll() is None:
+        run.send(worker, signal.SIGKILL)
+    else:
+        run.history.note("fell", worker=run.workers.index(worker), code=worker.returncode)
 
 
 def fault_points(chance: random.Random) -> Iterator[str]:
@@ -74,13 +83,13 @@ async def zombies(run: Run, items: Iterator[Any], chance: random.Random, size: i
     load = run.load(items, RATE)
     workers = [run.start(), run.start()]
     cases: list[str] = []
-    for number in range(size):
+    for number in run.rounds(size):
         within_checkpoint = number % 2 == 0
         zombie = run.start(fault=stop_point(chance)) if within_checkpoint else workers.pop(chance.randrange(2))
         if within_checkpoint:
             leaver = workers.pop(chance.randrange(2))
             run.send(leaver, signal.SIGTERM)
-            assert await within(lambda zombie=zombie: is_stopped(zombie), PATIENCE), "the worker did not stop itself"  # type: ignore[misc]
+            assert await said(run, zombie, "SIGSTOP at"), run.last_words()
             run.history.note("stopped at a fault point", worker=run.workers.index(zombie))
         else:
             await opened(run, zombie)
@@ -96,7 +105,7 @@ async def zombies(run: Run, items: Iterator[Any], chance: random.Random, size: i
 
 
 def stop_point(chance: random.Random) -> str:
-    """A fault point with work in hand, so that a worker that is stopped there has something that must not be written."""
+    """A fault point with work in hand: a worker that is stopped there has something that must not be written."""
     point = chance.choice([point for point in CHECKPOINT if point != "commit:after"])
     return f"{point}@{chance.randint(3, 9)}:STOP"
 
@@ -115,7 +124,7 @@ async def outlived(run: Run, zombie: Worker, chance: random.Random, *, must_exit
         return cases
     run.history.note("fenced", worker=run.workers.index(zombie), code=zombie.returncode)
     words = run.said(zombie).strip().splitlines()[-1]
-    if zombie.returncode <= 0 or "another worker owns the unit" not in words:
+    if (zombie.returncode or 0) <= 0 or "another worker owns the unit" not in words:
         cases.append(f"a zombie exited with {zombie.returncode} and: {words}")
     return cases
 
@@ -150,7 +159,7 @@ async def scaling(run: Run, items: Iterator[Any], chance: random.Random, size: i
 
     await to(1)
     await opened(run, workers[0])
-    for _ in range(size):
+    for _ in run.rounds(size):
         await to(3)
         await opened(run, workers[-1])
         for _ in range(3):
@@ -179,7 +188,12 @@ async def told_to_stop(run: Run, worker: Worker) -> list[str]:
 
 async def opened(run: Run, worker: Worker) -> None:
     """Wait until a worker has opened what it owns for the first time."""
-    assert await within(lambda: "opened" in run.said(worker), PATIENCE), run.last_words()
+    assert await said(run, worker, "opened"), run.last_words()
+
+
+async def said(run: Run, worker: Worker, words: str) -> bool:
+    """Wait until a worker has said something; whether it has."""
+    return await within(lambda: words in run.said(worker), PATIENCE)
 
 
 async def within(condition: Callable[[], bool], patience: float) -> bool:
@@ -198,11 +212,3 @@ def replace_fallen(run: Run, workers: list[Worker]) -> None:
         if worker in run.fallen():
             run.history.note("fell", worker=run.workers.index(worker), code=worker.returncode)
             workers[number] = run.start()
-
-
-def is_stopped(worker: Worker) -> bool:
-    """Whether a process is stopped, as by SIGSTOP."""
-    if worker.returncode is not None:
-        return False
-    found, status = os.waitpid(worker.pid, os.WNOHANG | os.WUNTRACED)
-    return found != 0 and os.WIFSTOPPED(status)

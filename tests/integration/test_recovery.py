@@ -24,7 +24,7 @@ from tests.chaos.run import Run
 from tests.integration import test_engine
 from tests.integration.test_bad_input import event, label
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 SLOW = """
 import asyncio, sys
