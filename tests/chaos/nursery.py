@@ -45,6 +45,10 @@ class Forked:
         if self.poll() is None:
             os.kill(self.pid, what)
 
+    def terminate(self) -> None:
+        """Tell it to stop."""
+        self.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
         """End it at once."""
         self.send_signal(signal.SIGKILL)

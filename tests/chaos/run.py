@@ -85,7 +85,7 @@ class Run:
         self.settings: dict[str, str] = {}
         """Of every worker that is started from now on, as HEADWATER_* variables."""
         self.workers: list[Worker] = []
-        self._told: set[int] = set()  # workers that were told to end
+        self._told: list[Worker] = []  # to end
         self._logs = logs
         self._nursery = nursery
         self._ends = time.monotonic() + seconds
@@ -107,8 +107,8 @@ class Run:
         bootstrap: str | None = None,
         fault: str = "",
         **settings: str,
-    ) -> Any:
-        """Start a worker; a `Worker`, whose two kinds are alike to callers.
+    ) -> Worker:
+        """Start a worker.
 
         Args:
             pipeline: module and name under tests.integration.
@@ -145,7 +145,7 @@ class Run:
     def send(self, worker: Worker, what: signal.Signals) -> None:
         """Send a signal. A worker that ends of SIGKILL or SIGTERM has not fallen."""
         if what in {signal.SIGKILL, signal.SIGTERM}:
-            self._told.add(worker.pid)
+            self._told.append(worker)
         self.history.note(what.name, worker=self.workers.index(worker))
         worker.send_signal(what)
 
@@ -157,7 +157,7 @@ class Run:
 
     def fallen(self) -> list[Worker]:
         """Workers that ended though nobody told them to."""
-        return [w for w in self.workers if w.poll() is not None and w.pid not in self._told]
+        return [w for w in self.workers if w.poll() is not None and w not in self._told]
 
     def alive(self) -> list[Worker]:
         """Workers that have not ended."""
@@ -227,7 +227,7 @@ class Run:
         return seen
 
     async def until(self, predictions: int, examples: int, *, patience: float = 90.0) -> None:
-        """Wait until there is so much, each counted once, or time is over; others say what is missing then."""
+        """Wait until there is so much, each counted once, or nothing more comes; others say what is missing then."""
         made, learned = self.pipeline.predictions_topic, self.pipeline.training_log_topic
         found: dict[str, set[Any]] = {made: set(), learned: set()}
         consumer = AIOKafkaConsumer(bootstrap_servers=self.config.bootstrap, isolation_level="read_committed")
@@ -239,6 +239,7 @@ class Run:
             end = time.monotonic() + patience
             while time.monotonic() < end:
                 for tp, records in (await consumer.getmany(timeout_ms=500)).items():
+                    end = time.monotonic() + patience
                     for record in records:
                         name = _name(record.value)
                         found[tp.topic].add((name.type, record.offset if name.id is None else name.id))
@@ -249,9 +250,9 @@ class Run:
             await consumer.stop()
 
     async def settled(self, truth: Truth, *, patience: float = 90.0) -> Seen:
-        """Everything that there is to see, once the workers have done all they have to, or time is over."""
+        """Everything that there is to see, once the workers have done all they have to, or nothing more comes."""
         await self.until(len(truth.vectors), len(truth.labels), patience=patience)
-        end = time.monotonic() + 30.0
+        end = time.monotonic() + patience
         while True:
             seen = await self.seen()
             if seen.complete(self.pipeline) or time.monotonic() > end:

@@ -65,7 +65,7 @@ def end(run: Run, worker: Worker) -> None:
     if worker.poll() is None:
         run.send(worker, signal.SIGKILL)
     else:
-        run.history.note("fell", worker=run.workers.index(worker), code=worker.returncode)
+        note_fall(run, worker)
 
 
 def fault_points(chance: random.Random) -> Iterator[str]:
@@ -210,5 +210,11 @@ def replace_fallen(run: Run, workers: list[Worker]) -> None:
     """Start workers anew that ended by themselves, as whoever runs them in earnest would."""
     for number, worker in enumerate(workers):
         if worker in run.fallen():
-            run.history.note("fell", worker=run.workers.index(worker), code=worker.returncode)
+            note_fall(run, worker)
             workers[number] = run.start()
+
+
+def note_fall(run: Run, worker: Worker) -> None:
+    """Note that a worker has ended by itself, and its last words."""
+    words = run.said(worker).strip().splitlines()[-1:]
+    run.history.note("fell", worker=run.workers.index(worker), code=worker.returncode, words=words)
