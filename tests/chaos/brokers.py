@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -186,9 +186,11 @@ class SmallDisk:
 
     def fill(self, leave: int) -> None:
         """Fill the disk but for so many bytes."""
-        free = shutil.disk_usage(self._data).free
         with self._filler.open("wb") as filler:
-            os.posix_fallocate(filler.fileno(), 0, max(1, free - leave))
+            while (free := shutil.disk_usage(self._data).free) > 2 * leave:
+                with suppress(OSError):  # the broker has taken some of it meanwhile
+                    os.posix_fallocate(filler.fileno(), filler.tell(), free - leave)
+                    filler.seek(0, os.SEEK_END)
 
     def make_room(self) -> None:
         """Make it as empty as it was."""
