@@ -144,8 +144,10 @@ class StreamApp(faust.App):
         await self.engine.stop()
 
     def _leave(self) -> None:
+        if self.failure is not None:
+            end_failed(self.failure)
         log.warning("stopping took more than %.0f s; everything is saved, so the worker ends at once", PATIENCE)
-        os._exit(EXIT_FAILED if self.failure is not None else 0)
+        os._exit(0)
 
     async def fail(self, exc: BaseException) -> None:
         """End the worker: nothing in memory may be trusted any more."""
@@ -155,9 +157,16 @@ class StreamApp(faust.App):
         for unit in self.engine.units():
             unit.close()
         # A clean stop needs the broker; if it takes too long, end all the same.
-        asyncio.get_running_loop().call_later(PATIENCE, os._exit, EXIT_FAILED)
+        asyncio.get_running_loop().call_later(PATIENCE, end_failed, self.failure)
         # Faust logs the exception that is being handled; in a task of its own there is none, since it is logged above.
         await asyncio.create_task(self.crash(exc))
+
+
+def end_failed(failure: BaseException) -> None:
+    """End this process at once; why is the last that it says, also where a clean stop took too long."""
+    sys.stderr.write(f"\nError: {failure}\n")
+    sys.stderr.flush()
+    os._exit(EXIT_FAILED)
 
 
 def run(app: StreamApp, *, loglevel: str = "INFO") -> None:
@@ -170,6 +179,4 @@ def run(app: StreamApp, *, loglevel: str = "INFO") -> None:
         worker.execute_from_commandline()
     finally:
         if app.failure is not None:
-            sys.stderr.write(f"\nError: {app.failure}\n")
-            sys.stderr.flush()
-            os._exit(EXIT_FAILED)  # Faust's own code for a crash can be 0
+            end_failed(app.failure)  # Faust's own code for a crash can be 0

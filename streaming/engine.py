@@ -321,8 +321,7 @@ class Engine:
             message = (
                 f"the producers of {len(wanted)} units were not ready after {patience:.0f} s"
                 " (HEADWATER_REQUEST_TIMEOUT): the coordinator of their transactions does not answer, is loading, or"
-                " has too few replicas in sync."
-                " Start the worker again when the broker is well"
+                " has too few replicas in sync. Start the worker again when the broker is well"
             )
             raise EngineError(message) from exc
 

@@ -221,6 +221,9 @@ def test_a_worker_told_to_stop_while_the_broker_is_away_stops(tmp_path: Path) ->
             worker.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(worker.wait, 60) == EXIT_FAILED, run.last_words()
             assert "the last checkpoint failed; what it held will be done again" in run.said(worker)
+            assert "\nError: checkpoint of <Unit events-" in run.said(worker), (
+                "why it ended is not among its last words"
+            )
 
         try:
             asyncio.run(scenario())
