@@ -75,7 +75,12 @@ class Run:
     ) -> None:
         self.name = f"r{uuid.uuid4().hex[:8]}"
         self.pipeline = make(self.name)
-        self.config = EngineConfig(bootstrap=kafka, app_id=f"headwater-{self.name}", partitions=PARTITIONS)
+        self.config = EngineConfig(
+            bootstrap=kafka,
+            app_id=f"headwater-{self.name}",
+            partitions=PARTITIONS,
+            replication_factor=getattr(broker, "copies", 1),
+        )
         self.history = history or History(0)
         self.broker = broker
         self.settings: dict[str, str] = {}
