@@ -24,6 +24,7 @@ from pipelines.definition import Pipeline
 from pipelines.flights import Departure
 from streaming.config import EngineConfig
 from streaming.snapshots import SnapshotStore
+from tables.monitors import WATCH
 from tests.chaos.checker import Seen, Truth, check, truth
 from tests.chaos.history import History
 from tests.chaos.nursery import Forked, Nursery
@@ -74,7 +75,12 @@ class Run:
     ) -> None:
         self.name = f"r{uuid.uuid4().hex[:8]}"
         self.pipeline = make(self.name)
-        self.config = EngineConfig(bootstrap=kafka, app_id=f"headwater-{self.name}", partitions=PARTITIONS)
+        self.config = EngineConfig(
+            bootstrap=kafka,
+            app_id=f"headwater-{self.name}",
+            partitions=PARTITIONS,
+            replication_factor=getattr(broker, "copies", 1),
+        )
         self.history = history or History(0)
         self.broker = broker
         self.settings: dict[str, str] = {}
@@ -263,7 +269,7 @@ class Run:
             predictions=[(r.partition, msgspec.json.decode(r.value, type=Prediction)) for r in made],
             log=[(r.offset, decode_log(r.value)) for r in log],
             drifts=[msgspec.json.decode(r.value, type=DriftEvent) for r in await self.read(p.drift_topic)],
-            monitors=monitors[-1].value if monitors else None,
+            monitors=next((r.value for r in reversed(monitors) if r.key == WATCH.encode()), None),
             profiles={record.key.decode(): record.value for record in profiles},
             snapshots=await SnapshotStore(self.config, p.snapshots_topic, SLOTS).read(),
             saved="HEADWATER_SNAPSHOT_INTERVAL" in self.settings,
