@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka import ConsumerRecord
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
@@ -162,12 +163,12 @@ class Tracer:
     def first(self, ids: Ids, started_ns: int, record: "ConsumerRecord[Any, Any]", prediction: Prediction) -> None:
         """The span that all others of a journey hang from; linked to the trace that its producer said it is of."""
         carrier = {name: (value or b"").decode("ascii", "replace") for name, value in record.headers or ()}
-        producer = get_current_span(_W3C.extract(carrier, context={})).get_span_context()
+        producer = get_current_span(_W3C.extract(carrier, Context())).get_span_context()
         self._generator.first = ids
         try:
             span = self._tracer.start_span(
                 "event",
-                context={},
+                context=Context(),
                 links=[Link(producer)] if producer.is_valid else [],
                 start_time=started_ns,
                 attributes=self._named(
@@ -180,7 +181,7 @@ class Tracer:
 
     def span(self, ids: Ids, name: str, started_ns: int, ended_ns: int, **attributes: str | int) -> None:
         """One part of a journey."""
-        parent = set_span_in_context(NonRecordingSpan(ids.context), {})
+        parent = set_span_in_context(NonRecordingSpan(ids.context), Context())
         span = self._tracer.start_span(name, parent, attributes=self._named(**attributes), start_time=started_ns)
         span.end(ended_ns)
 

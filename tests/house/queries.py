@@ -28,7 +28,7 @@ OF_PROMETHEUS = {
 }
 
 # Values of labels, where it is known which there can be.
-VALUES = {
+VALUES: dict[tuple[str, str], frozenset[str]] = {
     ("quality", "metric"): frozenset(over + measure for over in OVER for measure in MEASURES),
     ("input", "statistic"): frozenset({"psi", "ks", "missing"}),
     ("dead_letters_total", "reason"): frozenset(get_args(DeadLetterReason)),

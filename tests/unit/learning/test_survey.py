@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from bench.alarms import CHANGE, DAYS, KINDS, days, pipeline, poisson_upper, summaries
-from learning.reports import Alarm, Summary
+from learning.quality import Tally
+from learning.reports import Alarm, Sketch, Summary
 from learning.sketch import categories, sketch
 from learning.summary import DAY_MS
 from learning.survey import BUDGET, OPEN_TILES, Survey
+from learning.windows import Cohorts, cohort_ms
 
 PIPELINE = pipeline()
 
@@ -129,6 +131,22 @@ def test_coverage_is_of_predictions_whose_horizon_is_over() -> None:
         survey.add(day, Summary(**values | {"cohorts": {day * DAY_MS: 100, day * DAY_MS + 23 * hour: 100}}))
     # at the end of day 2, of a horizon of a day: both of day 0 and the first of day 1 are over
     assert survey.coverage({0: 90, 23 * hour: 60, DAY_MS: 30, 2 * DAY_MS: 100}) == pytest.approx(180 / 300)
+
+
+def test_coverage_of_a_stream_whose_every_prediction_gets_a_label_stays_one() -> None:
+    """Predictions were counted for longer than their labels, so that it fell to two thirds with time."""
+    horizon = PIPELINE.horizon_ms
+    tile = cohort_ms(horizon)
+    survey, cohorts = Survey(PIPELINE), Cohorts(lambda: Tally(PIPELINE.task, 0.5), horizon)
+    blank = [Sketch() for _ in PIPELINE.feature_set.names]
+    seen = []
+    for number in range(6 * 24):
+        at = number * tile
+        survey.add(number, Summary(0, "w", 0, events=10, since_ms=at, until_ms=at, cohorts={at: 10}, features=blank))
+        cohorts.take_all([at] * 10, [at + horizon - 1] * 10, [True] * 10, [0.5] * 10, [True] * 10)
+        seen.append(survey.coverage(cohorts.labelled()))
+    assert seen[:24] == [-1.0] * 24
+    assert set(seen[30:]) == {1.0}
 
 
 def test_drift_says_how_far_each_signal_is() -> None:
