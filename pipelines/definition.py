@@ -72,9 +72,11 @@ def on_feature(name: str, detector: Callable[[], Any] | None = None) -> Monitor:
 class Reaction(msgspec.Struct, frozen=True):
     """What is done to the model when its loss raises an alarm; a control record in the training log.
 
+    Nothing while the model is frozen: then people have the word.
+
     Attributes:
         action: "relearn" or "boost".
-        examples: how many of the newest ones a new model learns again, or how many the boost is for.
+        examples: how many of the newest ones a new model learns again, up to 63 more; or how many the boost is for.
         factor: what the learning rate is multiplied by, for a boost.
     """
 
