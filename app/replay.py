@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import SecretBytes
 
 from agents.snapshots import Refused, Shelf
 from app.settings import Settings
@@ -44,7 +45,7 @@ class Trust(msgspec.Struct, frozen=True):
     """
 
     slots: int = 0
-    keys: tuple[bytes, ...] = ()
+    keys: tuple[SecretBytes, ...] = ()
 
 
 NO_SNAPSHOTS = Trust()
@@ -154,7 +155,7 @@ async def shelf(pipeline: Pipeline, config: EngineConfig, trust: Trust, refused:
         counts = await topics.partition_counts(admin, [pipeline.snapshots_topic])
     store = SnapshotStore(config, pipeline.snapshots_topic, trust.slots)
     found = await store.read() if trust.slots and counts else []
-    return Shelf(found, pipeline, trust.keys, refused)
+    return Shelf(found, pipeline, [key.get_secret_value() for key in trust.keys], refused)
 
 
 def needed(

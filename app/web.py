@@ -20,6 +20,7 @@ from streaming.errors import StartupError
 OPEN = "/health/"
 COOKIE = "headwater"
 PARAMETER = "token"
+NO_TOKEN = SecretStr("")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -131,7 +132,7 @@ class WebServer(Service):
         *,
         host: str,
         port: int,
-        token: SecretStr,
+        token: SecretStr = NO_TOKEN,
     ) -> None:
         super().__init__()
         self._metrics = metrics

@@ -70,7 +70,7 @@ class Verdict(msgspec.Struct, frozen=True):
         kind: for programs.
         words: for people.
         why: one or two sentences with the numbers.
-        state: of the whole, as of a check.
+        state: of the whole.
         cause: where to look first; None where nothing is wrong.
         checks: model, data, labels, pipeline, in this order.
     """
@@ -109,7 +109,8 @@ def judge(report: Report | None, incidents: Sequence[Incident] = ()) -> Verdict:
     for kind, part in _ELSEWHERE:
         for check in bad:
             if check.part == part:
-                return _verdict(kind, check.text, "bad", CAUSE_OF[part], checks)
+                state: State = "watch" if part == "data" else "bad"  # other data, and the model is no worse for it
+                return _verdict(kind, check.text, state, CAUSE_OF[part], checks)
     if model.state == "unknown":
         return _verdict("no_data", model.text, "unknown", None, checks)
     return _verdict("good", f"{model.text} No alarm stands.", "good", None, checks)

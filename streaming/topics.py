@@ -83,9 +83,7 @@ def topics_of(pipeline: "Pipeline", app_id: str, partitions: int) -> tuple[Topic
             about="what went through each partition",
             rights=READ + WRITE,
         ),
-        TopicSpec(
-            pipeline.reports_topic, 1, A_DAY, as_events=False, about="how the pipeline is", rights=READ + WRITE
-        ),
+        TopicSpec(pipeline.reports_topic, 1, A_DAY, as_events=False, about="how the pipeline is", rights=READ + WRITE),
         TopicSpec(
             pipeline.incidents_topic,
             1,

@@ -22,10 +22,11 @@ async def take(browser: Browser, url: str, name: str) -> None:
     """One picture, when everything in sight is drawn."""
     width, height, scheme = PICTURES[name]
     context = await browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    context.set_default_timeout(120_000)
     page = await context.new_page()
     await page.goto(url)
-    await expect(page.locator("#connection")).to_have_text("Live", timeout=60_000)
-    await page.wait_for_selector("figure[data-chart=quality] .js-plotly-plot", state="attached", timeout=60_000)
+    await expect(page.locator("#connection")).to_have_text("Live", timeout=120_000)
+    await page.wait_for_selector("figure[data-chart=quality] .js-plotly-plot", state="attached")
     await page.screenshot(path=FOLDER / f"{name}.png", animations="disabled")
     await context.close()
 
@@ -33,7 +34,7 @@ async def take(browser: Browser, url: str, name: str) -> None:
 async def main() -> None:
     """All pictures."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    run = FlightsRun(FLIGHTS, every=200, freeze_after=20_000)
+    run = FlightsRun(FLIGHTS, every=500, freeze_after=20_000)
     async with chromium.launched() as browser, chromium.serving(run.board, run.metrics) as url:
         for name in PICTURES:
             await take(browser, url, name)

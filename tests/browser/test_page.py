@@ -212,7 +212,7 @@ def test_page_is_accessible(look: Any, flown: FlightsRun, width: int, scheme: st
         board = board_of(*flown.reports)
         alarm = Alarm("a1", "feature", "feature:x", "PSI", 1, 2, 1, 1, 9.0, 8.0, "x changed.")
         for state in ("open", "closed"):
-            board.add_incident(Incident(state, "flights", state, 1, 2, 3, "data", "It is the data.", [alarm]))  # type: ignore[arg-type]
+            board.add_incident(Incident(state, "flights", state, 1, 2, 3, "data", "It is the data.", [alarm]))
         odd = [
             FieldReport("a", "field", 5, drifted=True),
             FieldReport("b", "field", 5, constant=True),

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 from app.cli import main
+from app.live import Board
 from app.metrics import PrometheusMetrics
 from app.settings import Settings, SettingsError, load_settings
 from app.status import metrics_url, scrape
@@ -25,7 +26,7 @@ PATHS = ("/metrics", "/", "/table", "/table/profiles/EWR", "/router/profiles/EWR
 
 @asynccontextmanager
 async def served(host: str = "0.0.0.0", token: str = TOKEN) -> AsyncIterator[str]:
-    server = WebServer(PrometheusMetrics(), lambda: True, host=host, port=0, token=SecretStr(token))
+    server = WebServer(PrometheusMetrics(), lambda: True, Board("tiny"), host=host, port=0, token=SecretStr(token))
     await server.on_start()
     try:
         yield f"http://127.0.0.1:{server.port}"
@@ -139,7 +140,7 @@ def test_name_that_was_made_to_lead_to_loopback_is_refused(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "worker.example"])
 def test_listening_elsewhere_without_a_token_is_refused(host: str) -> None:
     with pytest.raises(StartupError, match=r"HEADWATER_WEB_HOST=.*HEADWATER_WEB_TOKEN"):
-        WebServer(PrometheusMetrics(), lambda: True, host=host, port=0, token=SecretStr(""))
+        WebServer(PrometheusMetrics(), lambda: True, Board("tiny"), host=host, port=0, token=SecretStr(""))
 
 
 def test_worker_that_others_would_reach_does_not_start_without_a_token() -> None:

@@ -82,7 +82,7 @@ CASES: dict[str, tuple[Report | None, Kind, Cause | None]] = {
 def test_kind_and_cause(report: Report | None, kind: Kind, cause: Cause | None) -> None:
     verdict = judge(report)
     assert (verdict.kind, verdict.cause) == (kind, cause)
-    expected: State = {"good": "good", "no_data": "unknown"}.get(kind, "bad")  # type: ignore[assignment]
+    expected: State = {"good": "good", "no_data": "unknown", "data_changed": "watch"}.get(kind, "bad")  # type: ignore[assignment]
     assert verdict.state == expected
     assert verdict.words
     assert verdict.why.endswith(".")
