@@ -246,7 +246,7 @@ def measures_of(report: Report) -> Measures:
         "events_per_second": report.events_per_second,
         "lag": float(sum(report.lag.values())),
         "model_lag": float(report.model_lag),
-        "dead_letters": sum(report.dead_letters.values()),
+        "dead_letters": float(sum(report.dead_letters.values())),
     }
     recent = ("p50", "p90", "p99")
     delays = {f"label_delay_{name}": report.label_delay[name] for name in recent if name in report.label_delay}
