@@ -1,14 +1,16 @@
 """Alarms: each becomes part of an incident, and may change the model; all in the transaction of what raised it."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from aiokafka import ConsumerRecord
 
 from agents.loop import Loop
+from learning.incidents import Incidents
 from learning.records import Control, encode
-from learning.reports import Alarm, Incident
+from learning.reports import Alarm, Incident, Summary
 from streaming.unit import Unit
 from tables import monitors
 
@@ -20,14 +22,16 @@ _encode = msgspec.json.Encoder().encode
 
 def raised(loop: Loop, unit: Unit, alarm: Alarm) -> None:
     """Make an alarm part of an incident, tell of it, and react as the pipeline says."""
-    loop.metrics.count("alarms_total", kind=alarm.kind)
     incidents = monitors.incidents(unit, loop.pipeline)
-    control = reaction(loop, incidents.since(alarm.offset), alarm)
+    since = incidents.since(alarm.offset)
+    changed = incidents.raised(alarm)
+    if not changed:  # it was raised before
+        return
+    loop.metrics.count("alarms_total", kind=alarm.kind)
+    _save(loop, unit, incidents, changed)
+    control = reaction(loop, since, alarm)
     if control is not None:
         unit.emit(loop.pipeline.training_log_topic, 0, KEY, encode(control))
-    for incident in incidents.raised(alarm):
-        publish(loop, unit, incident)
-    unit.state[monitors.NAME][monitors.INCIDENTS] = incidents
 
 
 def publish(loop: Loop, unit: Unit, incident: Incident) -> None:
@@ -36,9 +40,12 @@ def publish(loop: Loop, unit: Unit, incident: Incident) -> None:
 
 
 def reaction(loop: Loop, since: int, alarm: Alarm) -> Control | None:
-    """The control record that an alarm calls for; None where only people are told."""
+    """The control record that an alarm calls for; None where only people are told.
+
+    While people have frozen the model it stays as it is: a new one would have nothing to learn from.
+    """
     react = loop.pipeline.react
-    if react is None or alarm.kind != "loss":
+    if react is None or alarm.kind != "loss" or not loop.learner.learning:
         return None
     why = f"alarm {alarm.id}: {alarm.text}"[:1_000]
     if react.action == "boost":
@@ -54,10 +61,21 @@ def seen(loop: Loop, unit: Unit, offset: int) -> None:
 
 
 def told(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]", control: Control) -> None:
-    """Remember a control record, as something that may explain an alarm."""
+    """Remember a control record, as something that may explain an alarm or was done about one."""
+    incidents, survey = monitors.incidents(unit, loop.pipeline), monitors.survey(unit, loop.pipeline)
+    _save(loop, unit, incidents, incidents.said(survey.until_ms, record.offset, control))
+
+
+def opened(loop: Loop, unit: Unit, time_ms: int, summary: Summary) -> None:
+    """Remember that a worker opened a partition: a restart, a deploy or a rebalance."""
     incidents = monitors.incidents(unit, loop.pipeline)
-    survey = monitors.survey(unit, loop.pipeline)
-    incidents.happened(survey.until_ms, record.offset, control)
+    _save(loop, unit, incidents, incidents.opened(time_ms, summary.worker, summary.partition))
+
+
+def _save(loop: Loop, unit: Unit, incidents: Incidents, changed: Iterable[Incident]) -> None:
+    """Keep them, and tell of what has changed, in one cut."""
+    for incident in changed:
+        publish(loop, unit, incident)
     unit.state[monitors.NAME][monitors.INCIDENTS] = incidents
 
 

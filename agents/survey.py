@@ -27,6 +27,8 @@ def step(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]") -> None:
     except msgspec.DecodeError as exc:
         raise Invalid(reason="malformed", message=f"no summary of a unit: {exc}") from exc
     survey = monitors.survey(unit, loop.pipeline)
+    if summary.opened and record.offset > survey.offset:
+        alarms.opened(loop, unit, survey.until_ms, summary)
     for alarm in survey.add(record.offset, summary):
         alarms.raised(loop, unit, alarm)
     unit.state[monitors.NAME][monitors.SURVEY] = survey

@@ -20,9 +20,11 @@ from app import demo as demonstration
 from app import doctor as doctoring
 from app import explain as explaining
 from app import export as exporting
+from app import incident as incidents
 from app import produce as producing
 from app import status as statuses
 from app import tail as tailing
+from app import top as topping
 from app.people import (
     broker_option,
     console,
@@ -318,13 +320,15 @@ def doctor(pipeline: str | None, broker: str | None, as_json: bool) -> None:
 @broker_option
 @json_option
 def status(pipeline: str | None, broker: str | None, as_json: bool) -> None:
-    """Show lag per partition, the last control record, and the numbers of a worker.
+    """Show lag per partition, the verdict, the last control record, and the numbers of a worker.
 
-    The worker is the one that answers at HEADWATER_WEB_HOST and HEADWATER_WEB_PORT. Lag is how many records of an
-    events or labels partition are not part of a checkpoint yet.
+    The verdict and the lines below it are of the newest report; `headwater top` shows all of it. The worker is the one
+    that answers at HEADWATER_WEB_HOST and HEADWATER_WEB_PORT. Lag is how many records of an events or labels partition
+    are not part of a checkpoint yet.
     """
     settings = settings_for(pipeline=pipeline, broker=broker)
     values = run(statuses.status(settings, pipeline_of(settings)))
+    lines = values.pop("words")
     if as_json:
         print_json(values)
         return
@@ -335,7 +339,7 @@ def status(pipeline: str | None, broker: str | None, as_json: bool) -> None:
     for name, row in values["partitions"].items():
         table.add_row(name, *(f"{row[column]:,}" for column in columns))
     console.print(table)
-    for line in statuses.words(values):
+    for line in (*lines, *statuses.words(values)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if values["worker"]["answers"]:
         for name, value in statuses.told(values["metrics"]):
@@ -389,6 +393,8 @@ def demo(pipeline: str | None, speed: str, seconds: float | None) -> None:
 
 main.add_command(explaining.command)
 main.add_command(exporting.command)
+main.add_command(incidents.command)
+main.add_command(topping.command)
 main.add_command(controlling.freeze)
 main.add_command(controlling.thaw)
 main.add_command(controlling.rollback)

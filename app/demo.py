@@ -28,15 +28,18 @@ from app.people import console, interruptible
 from app.people import run as run_coroutine
 from app.settings import Settings
 from app.status import scrape
+from app.top import said
 from learning.quality import best_class
 from learning.records import DriftEvent, Example, Prediction, Value, decode_log
+from learning.reports import Incident, Report
+from learning.verdict import judge
 from pipelines.definition import Pipeline
 from streaming import clients, topics
 from streaming.brokers import LocalKafka
 from streaming.config import EngineConfig
 
 ROWS = 12
-FRAME = 19  # lines of the board that are not rows of its latest predictions
+FRAME = 22  # lines of the board that are not rows of its latest predictions
 WORKER_LOG, PRODUCER_LOG = "worker.log", "producer.log"
 MEMORY = 200  # predictions whose outcome may still come, and outcomes whose prediction may
 
@@ -50,6 +53,8 @@ class Board:
         self.predictions: OrderedDict[str, Prediction] = OrderedDict()
         self.outcomes: OrderedDict[str, Example] = OrderedDict()
         self.drifts: deque[DriftEvent] = deque(maxlen=3)
+        self.report: Report | None = None
+        self.incidents: dict[str, Incident] = {}
         self.samples: Mapping[str, float] = {}
         self.rate = 0.0
         self._last = (0.0, 0.0)
@@ -87,10 +92,11 @@ class Board:
             f"{get('events_total', 0):,.0f} events   {get('predictions_total', 0):,.0f} predictions"
             f"   {get('training_examples_total', 0):,.0f} learned"
         )
+        yield next(said(judge(self.report, list(self.incidents.values()))))
         yield self._quality()
         yield self._latest(max(2, min(ROWS, console.height - FRAME)))
         yield self._drift()
-        yield Text(f"metrics: {self.url}    Ctrl-C ends everything", style="dim")
+        yield Text(f"page: {self.url}/    Ctrl-C ends everything", style="dim")
 
     def _quality(self) -> Table:
         shown = Table("metric", title="quality so far; each was predicted before it was learned", title_justify="left")
@@ -146,7 +152,13 @@ def _short(value: Value) -> str:
 
 async def feed(board: Board, pipeline: Pipeline, config: EngineConfig) -> None:
     """Keep the board up to date with what the worker writes. Never ends."""
-    names = (pipeline.predictions_topic, pipeline.training_log_topic, pipeline.drift_topic)
+    names = (
+        pipeline.predictions_topic,
+        pipeline.training_log_topic,
+        pipeline.drift_topic,
+        pipeline.reports_topic,
+        pipeline.incidents_topic,
+    )
     async with clients.consumer(config, *names) as consumer:
         while True:
             for tp, records in (await consumer.getmany(timeout_ms=200)).items():
@@ -159,6 +171,11 @@ def _show(board: Board, pipeline: Pipeline, topic: str, value: bytes) -> None:
         board.prediction(msgspec.json.decode(value, type=Prediction))
     elif topic == pipeline.drift_topic:
         board.drifts.append(msgspec.json.decode(value, type=DriftEvent))
+    elif topic == pipeline.reports_topic:
+        board.report = msgspec.json.decode(value, type=Report)
+    elif topic == pipeline.incidents_topic:
+        incident = msgspec.json.decode(value, type=Incident)
+        board.incidents[incident.id] = incident
     else:
         record = decode_log(value)
         if isinstance(record, Example):
@@ -168,7 +185,7 @@ def _show(board: Board, pipeline: Pipeline, topic: str, value: bytes) -> None:
 async def measure(board: Board, token: SecretStr) -> None:
     """Keep the board's numbers up to date. Never ends."""
     while True:
-        samples = await scrape(board.url, token)
+        samples = await scrape(f"{board.url}/metrics", token)
         if samples is not None:
             board.measured(samples, time.monotonic())
         await asyncio.sleep(1.0)
@@ -288,7 +305,7 @@ def _run(
     with console.status("starting the worker"):
         run_coroutine(ready(f"{address}/health/ready", worker))
     parts = Parts(broker, worker, start(PRODUCER_LOG, "produce", "--speed", speed), folder)
-    board = Board(pipeline, f"{address}/metrics")
+    board = Board(pipeline, address)
     try:
         run_coroutine(watch(board, pipeline, config, parts, seconds=seconds, token=settings.web_token))
     finally:

@@ -7,9 +7,13 @@ import aiohttp
 from aiokafka import TopicPartition
 from pydantic import SecretStr
 
+from app import top
 from app.control import as_dict, controls, summary
+from app.feed import as_json, board_of
+from app.live import Board
 from app.metrics import parse
 from app.settings import Settings
+from learning.verdict import judge
 from pipelines.definition import Pipeline
 from streaming import recovery, topics
 from streaming.config import EngineConfig
@@ -63,6 +67,14 @@ async def lags(pipeline: Pipeline, config: EngineConfig) -> dict[str, dict[str, 
     }
 
 
+async def reported(pipeline: Pipeline, config: EngineConfig) -> Board:
+    """The newest report and the incidents; none where there are no such topics, as before the first worker."""
+    try:
+        return await board_of(pipeline, config)
+    except StartupError:
+        return Board(pipeline.name)
+
+
 async def status(settings: Settings, pipeline: Pipeline) -> dict[str, Any]:
     """Everything `headwater status` shows."""
     url = metrics_url(settings)
@@ -70,6 +82,8 @@ async def status(settings: Settings, pipeline: Pipeline) -> dict[str, Any]:
     config = settings.engine_config(pipeline.name)
     partitions = await lags(pipeline, config)
     said = await controls(pipeline, config, samples or {})
+    told = await reported(pipeline, config)
+    report, incidents = told.latest, told.incidents()
     return {
         "pipeline": pipeline.name,
         "broker": settings.broker,
@@ -77,6 +91,9 @@ async def status(settings: Settings, pipeline: Pipeline) -> dict[str, Any]:
         "partitions": partitions,
         "learning_frozen": said.learning_frozen,
         "control": None if said.last is None else as_dict(said.last),
+        "verdict": as_json(judge(report, incidents)),
+        "report": top.short(report),
+        "words": list(top.words(report, incidents)),
         "metrics": {k: v for k, v in (samples or {}).items() if "_bucket" not in k and "_created" not in k},
     }
 

@@ -17,6 +17,9 @@ WHAT: dict[str, Callable[[Pipeline], str]] = {
     "training-log": lambda p: p.training_log_topic,
     "drift": lambda p: p.drift_topic,
     "dead-letters": lambda p: p.dead_letters_topic,
+    "summaries": lambda p: p.summaries_topic,
+    "reports": lambda p: p.reports_topic,
+    "incidents": lambda p: p.incidents_topic,
 }
 
 

@@ -74,21 +74,38 @@ class Bet(msgspec.Struct, array_like=True):
     Attributes:
         usual: of each of its statistics.
         value: M, what bets that began at each window so far have made together.
+        best: what the best of them has made.
+        since_ms: where that one began: the likeliest time of a change, as in Page's CUSUM.
     """
 
     usual: list[Usual]
     value: float = 0.0
+    best: float = 0.0
+    since_ms: int = 0
 
-    def take(self, statistics: Sequence[float | None]) -> float:
-        """One window's statistics, of which large values are suspicious; None where it has none. The new value of M."""
+    def take(self, statistics: Sequence[float | None], time_ms: int = 0) -> float:
+        """One window's statistics, of which large values are suspicious; None where it has none. The new value of M.
+
+        Args:
+            statistics: of the window.
+            time_ms: where it begins.
+        """
         pairs = list(zip(self.usual, statistics, strict=True))
         if self.armed:
             bets = [evidence(usual.sf(x), usual.n) if x is not None and usual.armed else 1.0 for usual, x in pairs]
-            self.value = (1.0 + self.value) * sum(bets) / len(bets)
+            pays = sum(bets) / len(bets)
+            self.value = (1.0 + self.value) * pays
+            if self.best <= 1.0:
+                self.best, self.since_ms = 1.0, time_ms
+            self.best *= pays
         for usual, x in pairs:
             if x is not None:
                 usual.take(x)
         return self.value
+
+    def forget(self) -> None:
+        """Bet anew; what is usual stays."""
+        self.value = self.best = 0.0
 
     @property
     def armed(self) -> bool:

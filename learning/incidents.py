@@ -1,8 +1,8 @@
 """Alarms to incidents: what belongs together is one, with the likely cause named by rule.
 
 The owner of the training log keeps it. An incident is open while alarms come, and closed when none has come for a week
-of event time or a day by the clock. Its record is written again whenever it changes; `headwater incident` makes a draft
-of it.
+and the pipeline's horizon, by event time or by the clock. Its record is written again whenever it changes; `headwater
+incident` makes a draft of it. docs/incidents.md tells it to people.
 """
 
 from typing import TYPE_CHECKING
@@ -11,17 +11,20 @@ import msgspec
 
 from learning.records import Control
 from learning.reports import Alarm, Cause, Incident, Measures, Report
+from learning.verdict import when
 
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
 
 QUIET_MS = 7 * 86_400_000
-"""An incident is over when no alarm has come for so long, in event time."""
-QUIET_WALL_MS = 86_400_000
-"""Or for so long by the clock, where no event comes."""
+"""An incident is over when no alarm has come for so long and the horizon: what inputs do now, labels tell of then."""
 KEPT_ALARMS = 20
-KEPT_SAMPLES = 400
+MOST_ALARMS = 100
+"""Alarms that an incident keeps: the first, which it is named for, and the newest."""
+KEPT_SAMPLES = 64
 KEPT_EVENTS = 50
+LONGEST = 200
+"""Characters of an event; the partitions that a worker opened are one."""
 EVERY = 64
 """Of so many examples the place of one is remembered, for reactions that learn the newest ones again."""
 LAYOUT = 1
@@ -37,12 +40,12 @@ RULES: tuple[tuple[Cause, tuple[str, ...], str], ...] = (
     ("labels", ("labels",), "outcomes come late or not at all, so that quality is measured on part of the predictions"),
     (
         "data",
-        ("data", "feature"),
+        ("data", "feature", "quality"),
         "the inputs are not as they were, which was seen without labels; a producer has changed, or the world",
     ),
     (
         "model",
-        ("loss", "quality"),
+        ("loss",),
         "predictions have become worse while the inputs are as they were: outcomes follow from them in another way",
     ),
     (
@@ -84,6 +87,7 @@ class Incidents:
 
     def __init__(self, pipeline: "Pipeline") -> None:
         self._name = pipeline.name
+        self._quiet_ms = QUIET_MS + pipeline.horizon_ms
         self._again = 0 if pipeline.react is None else pipeline.react.examples
         self._state = State()
 
@@ -96,10 +100,27 @@ class Incidents:
         """Ids of the open incidents."""
         return [] if self._state.open is None else [self._state.open.id]
 
-    def happened(self, time_ms: int, offset: int, control: Control) -> None:
-        """Remember a control record and where it lies, with the event time by then."""
+    def said(self, time_ms: int, offset: int, control: Control) -> list[Incident]:
+        """Take a control record and where it lies, with the event time by then; the incidents that it changes."""
         what = f"{control.action} by {control.by} at offset {offset}" + (f": {control.why}" if control.why else "")
-        self._state.events = [*self._state.events, (time_ms, what)][-KEPT_EVENTS:]
+        return self._happened(time_ms, what)
+
+    def opened(self, time_ms: int, worker: str, partition: int) -> list[Incident]:
+        """Take that a worker opened a partition, after a start or a rebalance; the incidents that it changes."""
+        what = f"{worker} opened partition"
+        events = self._state.events
+        if events and events[-1][1].startswith(what) and len(events[-1][1]) < LONGEST:
+            (time_ms, what), self._state.events = events[-1], events[:-1]
+            return self._happened(time_ms, f"{what}, {partition}")
+        return self._happened(time_ms, f"{what} {partition}")
+
+    def _happened(self, time_ms: int, what: str) -> list[Incident]:
+        state = self._state
+        state.events = [*state.events, (time_ms, what)][-KEPT_EVENTS:]
+        if state.open is None:
+            return []
+        state.open = self._told(state.open)
+        return [state.open]
 
     def example(self, offset: int) -> None:
         """Remember where an example lies."""
@@ -109,7 +130,10 @@ class Incidents:
         state.examples += 1
 
     def since(self, offset: int) -> int:
-        """Where the newest examples begin that the pipeline's reaction learns again; after `offset` for none."""
+        """Where the newest examples begin that the pipeline's reaction learns again; after `offset` for none.
+
+        There are as many as it asks for, or up to 63 more; fewer where so many have not been seen.
+        """
         index = self._state.index
         if not self._again or not index:
             return offset + 1
@@ -127,23 +151,21 @@ class Incidents:
             half = len(samples) // 2
             self._state.samples = [*samples[:half:2], *samples[half:]]
 
-    def raised(self, alarm: Alarm, *, since_ms: int | None = None) -> list[Incident]:
-        """Take an alarm; the incidents that it changes. One that was taken before changes nothing.
-
-        Args:
-            alarm: the alarm.
-            since_ms: event time since when its signal is likely to have changed; its own where it is not known.
-        """
+    def raised(self, alarm: Alarm) -> list[Incident]:
+        """Take an alarm; the incidents that it changes. One that was taken before changes nothing."""
         state = self._state
         if any(known.id == alarm.id for known in state.alarms):
             return []
         state.alarms = [*state.alarms, alarm][-KEPT_ALARMS:]
         changed = self.look(alarm.time_ms, alarm.wall_ms)
-        since = alarm.time_ms if since_ms is None else since_ms
+        since = alarm.time_ms if alarm.since_ms < 0 else min(alarm.since_ms, alarm.time_ms)
         incident = state.open or Incident(
             alarm.id, self._name, "open", alarm.time_ms, alarm.wall_ms, since, "unknown", "", []
         )
-        state.open = self._told(msgspec.structs.replace(incident, alarms=[*incident.alarms, alarm][-100:]))
+        alarms = [*incident.alarms[:1], *[*incident.alarms[1:], alarm][-(MOST_ALARMS - 1) :]]
+        state.open = self._told(
+            msgspec.structs.replace(incident, alarms=alarms, since_ms=min(incident.since_ms, since))
+        )
         return [*changed, state.open]
 
     def look(self, time_ms: int, wall_ms: int) -> list[Incident]:
@@ -151,8 +173,10 @@ class Incidents:
         incident = self._state.open
         if incident is None:
             return []
-        last = incident.alarms[-1]
-        if time_ms - last.time_ms < QUIET_MS and wall_ms - last.wall_ms < QUIET_WALL_MS:
+        # Alarms on labels and on events are told by different clocks, so the last one need not be the latest.
+        time_since = time_ms - max(alarm.time_ms for alarm in incident.alarms)
+        wall_since = wall_ms - max(alarm.wall_ms for alarm in incident.alarms)
+        if max(time_since, wall_since) < self._quiet_ms:
             return []
         self._state.open = None
         return [msgspec.structs.replace(self._told(incident), state="closed", closed_wall_ms=wall_ms)]
@@ -181,7 +205,12 @@ class Incidents:
         samples, since = self._state.samples, incident.since_ms
         before = [measures for time_ms, measures in samples if time_ms < since]
         after = [measures for time_ms, measures in samples if time_ms >= since]
-        near = [what for time_ms, what in self._state.events if abs(time_ms - incident.opened_ms) <= QUIET_MS]
+        last = max(alarm.time_ms for alarm in incident.alarms)
+        near = [
+            f"{when(time_ms)}: {what}"
+            for time_ms, what in self._state.events
+            if since - self._quiet_ms <= time_ms <= last + self._quiet_ms
+        ]
         return msgspec.structs.replace(
             incident,
             cause=cause,
@@ -217,7 +246,7 @@ def measures_of(report: Report) -> Measures:
         "events_per_second": report.events_per_second,
         "lag": float(sum(report.lag.values())),
         "model_lag": float(report.model_lag),
-        "dead_letters": sum(report.dead_letters.values()),
+        "dead_letters": float(sum(report.dead_letters.values())),
     }
     recent = ("p50", "p90", "p99")
     delays = {f"label_delay_{name}": report.label_delay[name] for name in recent if name in report.label_delay}

@@ -29,12 +29,16 @@ LAYOUT = 1
 
 
 class _Window(msgspec.Struct, array_like=True):
-    """Sums over the examples so far: all, those that came True, those that came False; and label delays in seconds."""
+    """Sums over the examples so far: all, those that came True, those that came False; and label delays in seconds.
+
+    `day` is the latest day of label time in it, `first` that of its first example.
+    """
 
     day: int = -1
     counts: list[int] = msgspec.field(default_factory=lambda: [0, 0, 0])
     losses: list[float] = msgspec.field(default_factory=lambda: [0.0, 0.0, 0.0])
     delays: list[float] = []
+    first: int = -1
 
 
 class _State(msgspec.Struct):
@@ -96,6 +100,8 @@ class LossAlarm:
         if day > state.window.day and state.window.counts[0] >= LEAST_EVENTS:
             window, state.window = state.window, _Window(day)
             alarm = self._judge(window, offset, record, wall_ms)
+        if not state.window.counts[0]:
+            state.window.first = day
         state.window.day = max(state.window.day, day)
         self._count(record)
         return alarm
@@ -142,13 +148,15 @@ class LossAlarm:
         now = _measures(window)
         names = {"loss": ("loss", "loss of True", "loss of False"), "label_delay": ("label delay",)}
         for signal, bet in state.bets.items():
-            bet.take([None if name not in now else math.log(now[name] + SMALLEST) for name in names[signal]])
+            statistics = [None if name not in now else math.log(now[name] + SMALLEST) for name in names[signal]]
+            bet.take(statistics, window.first * self._cycle)
         total = sum(bet.value for bet in state.bets.values()) / len(state.bets)
         if total < self.threshold:
             return None
         first = max(state.bets, key=lambda name: state.bets[name].value)
         usual = dict(zip(names[first], state.bets[first].usual, strict=True))
         told = [f"{name} {now[name]:.4g} instead of {math.exp(usual[name].mean):.4g}" for name in usual if name in now]
+        since_ms = state.bets[first].since_ms
         unit = " seconds (median)" if first == "label_delay" else " (means)"
         for name, bet in state.bets.items():
             if name == first or bet.value >= self.threshold:
@@ -165,6 +173,7 @@ class LossAlarm:
             value=round(total, 3),
             threshold=self.threshold,
             text=f"{first.replace('_', ' ')} grew: {', '.join(told)}{unit}",
+            since_ms=since_ms,
         )
 
 

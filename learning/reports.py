@@ -144,13 +144,14 @@ class Alarm(msgspec.Struct, frozen=True):
         kind: what the signal is about.
         signal: "loss", "prediction", "feature:<name>", "field:<name>", "coverage", "dead_letters", ...
         detector: what fired.
-        time_ms: event time at which it fired.
+        time_ms: event time at which it fired; of an alarm on the training log, label time.
         wall_ms: when.
         version: the model's version then.
         offset: place in the topic that made it fire.
         value: the statistic.
         threshold: what it went over.
         text: one sentence for people.
+        since_ms: when its signal is likely to have changed, by the same clock as `time_ms`; -1 where nobody can tell.
     """
 
     id: str
@@ -164,6 +165,7 @@ class Alarm(msgspec.Struct, frozen=True):
     value: float
     threshold: float
     text: str
+    since_ms: int = -1
 
 
 class Incident(msgspec.Struct, frozen=True):
@@ -174,15 +176,16 @@ class Incident(msgspec.Struct, frozen=True):
         state: open while its signals go on.
         opened_ms: event time of the first alarm.
         opened_wall_ms: when it was raised.
-        since_ms: event time since when the signal is likely to have changed.
+        since_ms: since when the first of its signals is likely to have changed, by the clock of that alarm's `time_ms`.
         closed_wall_ms: when it was closed; 0 while open.
         cause: where to look first.
         why: the rule that named the cause, as a sentence.
         alarms: all of it, the first first.
         before: measures before the change, by name.
         after: the same since.
-        slices: the worst groups: feature or category, and measures of it.
-        events: deploys, restarts, control records and rebalances near it, as sentences with times.
+        slices: the worst groups: feature or category, and measures of it; `headwater incident` adds them.
+        events: control records, and which worker opened which partitions (after a start, a deploy or a rebalance), near
+            it, as sentences with event times.
     """
 
     id: str

@@ -361,7 +361,7 @@ class Survey:
         first = max(state.signals, key=lambda name: (_value(state.signals[name]), name))
         moved = [name for name, signal in state.signals.items() if _value(signal) >= self.threshold or name == first]
         moved.sort(key=lambda name: (-_value(state.signals[name]), name))
-        text = self._told(moved, window)
+        text, since_ms = self._told(moved, window), state.signals[first].now.bet.since_ms
         for name in moved:
             self._restart(state.signals[name], window.held(name), window.since_ms)
         state.fields = [
@@ -385,12 +385,14 @@ class Survey:
                 value,
                 threshold,
                 text,
+                since_ms,
             )
         ]
 
     def _restart(self, signal: Signal, held: Held, since_ms: int) -> None:
         """Take what is now as the new regime: one of the earlier ones if it is like it, else a new one."""
-        left, signal.now.bet.value = signal.now, 0.0
+        left = signal.now
+        left.bet.forget()
         known = next((regime for regime in reversed(signal.old) if _is_like(regime, held)), None)
         signal.old = [regime for regime in (*signal.old, left) if regime is not known][-MOST_OLD:]
         signal.standing = REFERENCE

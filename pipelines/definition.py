@@ -72,9 +72,11 @@ def on_feature(name: str, detector: Callable[[], Any] | None = None) -> Monitor:
 class Reaction(msgspec.Struct, frozen=True):
     """What is done to the model when its loss raises an alarm; a control record in the training log.
 
+    Nothing while the model is frozen: then people have the word.
+
     Attributes:
         action: "relearn" or "boost".
-        examples: how many of the newest ones a new model learns again, or how many the boost is for.
+        examples: how many of the newest ones a new model learns again, up to 63 more; or how many the boost is for.
         factor: what the learning rate is multiplied by, for a boost.
     """
 
@@ -357,7 +359,7 @@ def _checked_choice(place: str, role: str, value: Any, choices: Any) -> Any:
 def _checked_reaction(place: str, reaction: Any, model: Any) -> Reaction | None:
     if reaction is None:
         return None
-    if not isinstance(reaction, Reaction):
+    if not isinstance(reaction, Reaction) or reaction.action not in ("relearn", "boost"):
         message = (
             f"{place}: got react={reaction!r}, expected None, reset(), relearn(examples) or boost(factor, examples)"
         )
@@ -368,7 +370,7 @@ def _checked_reaction(place: str, reaction: Any, model: Any) -> Reaction | None:
         raise DefinitionError(message)
     if reaction.action == "boost":
         factor = reaction.factor
-        if not isinstance(factor, int | float) or not 0 < factor <= 1000:
+        if not isinstance(factor, int | float) or isinstance(factor, bool) or not 0 < factor <= 1000:
             message = f"{place}: react: got factor {factor!r}, expected a number above 0 and at most 1000; 4 is a start"
             raise DefinitionError(message)
         if learning_rate_of(model) is None:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from app.demo import MEMORY, ROWS, Board
 from learning.records import DriftEvent, Example, Prediction, Value
+from learning.reports import Report
 from pipelines.flights import flights
 
 
@@ -33,7 +34,7 @@ def example(name: str, *, outcome: Any = True, value: Value = 0.25) -> Example:
 
 @pytest.fixture
 def board() -> Board:
-    return Board(flights, "http://127.0.0.1:6066/metrics")
+    return Board(flights, "http://127.0.0.1:6066")
 
 
 def rendered(board: Board, height: int = 60) -> str:
@@ -105,6 +106,13 @@ def test_rows_fit_the_screen_and_memory_is_bounded(board: Board) -> None:
 
 def drift(version: int) -> DriftEvent:
     return DriftEvent("flights", "loss", "ADWIN", time_ms=0, version=version, offset=0, value=0.5, n_detections=1)
+
+
+def test_verdict_and_page_are_shown(board: Board) -> None:
+    assert line_with(board, "No data yet").startswith("No data yet: ")
+    board.report = Report("flights", 1, examples=500, quality={"rolling": {"log_loss": 0.3}})
+    assert line_with(board, "Good").startswith("Good: Log loss is 0.3 over the latest outcomes")
+    assert "page: http://127.0.0.1:6066/ " in rendered(board)
 
 
 def test_drift_is_shown(board: Board) -> None:

@@ -27,5 +27,5 @@ def test_headers_of_a_dead_letter_are_text() -> None:
 
 
 def test_every_output_topic_can_be_followed() -> None:
-    topics = {flights.predictions_topic, flights.training_log_topic, flights.drift_topic, flights.dead_letters_topic}
-    assert {topic(flights) for topic in WHAT.values()} == topics
+    names = ("predictions", "training-log", "drift", "dead-letters", "summaries", "reports", "incidents")
+    assert {what: topic(flights) for what, topic in WHAT.items()} == {name: f"flights.{name}" for name in names}

@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Annotated, Any, Literal, NewType
+from typing import Annotated, Any, Literal, NewType, cast
 from uuid import UUID
 
 import msgspec
@@ -17,9 +17,13 @@ from pipelines.definition import (
     Label,
     Monitor,
     Pipeline,
+    Reaction,
+    boost,
     on_feature,
     on_loss,
     on_prediction,
+    relearn,
+    reset,
 )
 from pipelines.streams import Stream
 
@@ -448,6 +452,25 @@ def test_model_that_cannot_do_it_is_refused(model: Any, label_: type[Label], wor
         ({"baseline_examples": True}, ("baseline_examples=True",)),
         ({"frozen_at": 0}, ("frozen_at=0", "at least 1")),
         ({"source": []}, ("source list", "callable")),
+        ({"budget": 0}, ("budget=0", "above 0 and at most 1")),
+        ({"budget": 1.5}, ("budget=1.5",)),
+        ({"budget": float("nan")}, ("budget=nan",)),
+        ({"budget": True}, ("budget=True",)),
+        ({"budget": "1"}, ("budget='1'",)),
+        ({"cycle": timedelta(0)}, ("cycle", "positive timedelta")),
+        ({"cycle": 86_400}, ("cycle 86400", "timedelta")),
+        ({"react": "relearn"}, ("react='relearn'", "reset(), relearn(examples) or boost(factor, examples)")),
+        ({"react": relearn}, ("react=<function relearn",)),
+        ({"react": Reaction(cast("Any", "freeze"))}, ("reset(), relearn(examples) or boost",)),
+        ({"react": relearn(-1)}, ("-1 examples", "at least 0")),
+        ({"react": relearn(True)}, ("True examples",)),
+        ({"react": relearn(cast("Any", 10.0))}, ("10.0 examples",)),
+        ({"react": boost(4.0, 0)}, ("0 examples", "at least 1")),
+        ({"react": boost(0.0, 100)}, ("factor 0.0", "at most 1000")),
+        ({"react": boost(float("nan"), 100)}, ("factor nan",)),
+        ({"react": boost(1001.0, 100)}, ("factor 1001.0",)),
+        ({"react": boost(True, 100)}, ("factor True",)),
+        ({"react": boost(4.0, 100), "model": tree.HoeffdingTreeClassifier}, ("constant learning rate", "relearn")),
     ],
 )
 def test_setting_out_of_range_is_refused(overrides: dict[str, Any], words: tuple[str, ...]) -> None:
@@ -457,6 +480,32 @@ def test_setting_out_of_range_is_refused(overrides: dict[str, Any], words: tuple
 
 def test_threshold_of_an_anomaly_score_may_be_beyond_one() -> None:
     assert build(model=lambda: anomaly.HalfSpaceTrees(seed=1), threshold=3).threshold == 3.0
+
+
+# -- reactions and the budget
+
+
+def test_nothing_is_done_at_an_alarm_unless_the_pipeline_says_so() -> None:
+    assert build().react is None
+
+
+@pytest.mark.parametrize(
+    ("react", "action", "examples", "factor"),
+    [(reset(), "relearn", 0, None), (relearn(500), "relearn", 500, None), (boost(4.0, 100), "boost", 100, 4.0)],
+)
+def test_reaction_says_what_is_done(react: Reaction, action: str, examples: int, factor: float | None) -> None:
+    made = build(react=react).react
+    assert made == Reaction(action, examples, factor)  # type: ignore[arg-type]
+
+
+def test_any_model_can_be_reset_and_taught_again() -> None:
+    for react in (reset(), relearn(10)):
+        assert build(react=react, model=tree.HoeffdingTreeClassifier).react == react
+
+
+def test_budget_is_one_false_alarm_a_month_and_the_cycle_a_day_unless_told_otherwise() -> None:
+    assert (build().budget, build().cycle_ms) == (1 / 30, 86_400_000)
+    assert (build(budget=1).budget, build(cycle=timedelta(hours=1)).cycle_ms) == (1.0, 3_600_000)
 
 
 # -- monitors
