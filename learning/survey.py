@@ -331,7 +331,7 @@ class Survey:
             if regime.windows < REFERENCE:
                 regime.take(held, window.since_ms)
             else:
-                regime.bet.take(statistics(held, regime.reference, measured[name]))
+                regime.bet.take(statistics(held, regime.reference, measured[name]), window.since_ms)
         return alarms + self._alarms(window, place)
 
     def _coverage_alarm(self, window: Tile, place: Place) -> list[Alarm]:
@@ -360,7 +360,9 @@ class Survey:
             return []
         first = max(state.signals, key=lambda name: (_value(state.signals[name]), name))
         moved = [name for name, signal in state.signals.items() if _value(signal) >= self.threshold or name == first]
-        moved.sort(key=lambda name: (-_value(state.signals[name]), name))
+        # What is predicted follows from the inputs, so where one of them has moved, the alarm is on that.
+        moved.sort(key=lambda name: (name == "prediction", -_value(state.signals[name]), name))
+        first = moved[0]
         text, since_ms = self._told(moved, window), state.signals[first].now.bet.since_ms
         for name in moved:
             self._restart(state.signals[name], window.held(name), window.since_ms)

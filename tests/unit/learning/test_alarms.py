@@ -64,3 +64,16 @@ def test_threshold_follows_from_the_budget() -> None:
     assert alarm_threshold(1 / 30, 1.0) == 60.0
     assert alarm_threshold(1 / 30, 7.0) == pytest.approx(60 / 7)
     assert alarm_threshold(100.0, 1.0) == 2.0
+
+
+def test_a_change_is_dated_to_where_the_best_bet_began() -> None:
+    bet, rng = new_bet(0.3), random.Random(4)
+    for window in range(60):
+        bet.take([rng.gauss(0.0, 0.3) + (1.5 if window >= 50 else 0.0)], 1_000 * window)
+        if bet.value > 100.0:
+            break
+    assert bet.since_ms in (49_000, 50_000, 51_000)
+    bet.forget()
+    assert (bet.value, bet.armed) == (0.0, True)
+    bet.take([0.0], 77_000)
+    assert bet.since_ms == 77_000

@@ -56,6 +56,7 @@ def test_what_gets_worse_is_one_alarm_soon(changed: dict[str, float], signal: st
     assert alarm.id == f"{signal}-{alarm.offset}"
     assert change < alarm.time_ms / DAY_MS <= change + 5
     assert "instead of" in alarm.text
+    assert alarm.since_ms // DAY_MS == change
 
 
 def test_what_gets_better_is_none() -> None:

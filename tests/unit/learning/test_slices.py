@@ -80,7 +80,7 @@ def test_as_many_groups_as_asked_for() -> None:
 
 def test_the_input_that_moved_is_first() -> None:
     found = moved(NAMES, vectors(500, seed=1), vectors(500, seed=2, factor=60.0))
-    assert [each.name for each in found][0] == "amount"
+    assert found[0].name == "amount"
     assert found[0].ks == pytest.approx(1.0)
     assert found[0].mean_before == pytest.approx(10.0, abs=0.5)
     assert found[0].mean == pytest.approx(600.0, abs=30.0)

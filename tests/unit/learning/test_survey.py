@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from bench.alarms import CHANGE, DAYS, KINDS, days, pipeline, poisson_upper, summaries
 from learning.quality import Tally
@@ -37,6 +38,22 @@ def test_an_abrupt_change_is_one_alarm_within_a_few_days(kind: str) -> None:
     assert found[0].kind in ("feature", "data")
     assert found[0].signal.partition(":")[2] in ("x0", "x1", "x2")
     assert found[0].value >= found[0].threshold == 60.0
+    assert CHANGE - 1 <= found[0].since_ms // DAY_MS <= CHANGE + 1
+
+
+def test_an_alarm_is_on_the_input_where_predictions_follow_it() -> None:
+    """It was on the prediction where that moved most, so that no input was said to have changed."""
+    steady, rng = stream(length=CHANGE + 10), np.random.default_rng(1)
+    far = [sketch(rng.normal(50.0, 1.0, record.events)) for record in steady]
+    records = [
+        replace(record, prediction=moved, features=[moved, *record.features[1:]])
+        if record.since_ms >= CHANGE * DAY_MS
+        else record
+        for record, moved in zip(steady, far, strict=True)
+    ]
+    (alarm,) = alarms_of(Survey(PIPELINE), records)
+    assert (alarm.kind, alarm.signal.partition(":")[0]) == ("feature", "feature")
+    assert "prediction" in alarm.text
 
 
 def test_what_was_before_is_known_when_it_comes_again() -> None:

@@ -1,0 +1,127 @@
+"""From a producer's mistake to the draft of its post-mortem, on a real Kafka: alarms, one reaction, what people see."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.worker import prepared
+from learning.records import Control, Example, Prediction, decode_log
+from learning.reports import Incident, Report
+from streaming.config import EngineConfig
+from tests.integration import incident_run
+from tests.integration.incident_run import AN_HOUR, CHANGE, FLIGHTS, START
+from tests.integration.test_loop import ROOT, Run, assert_reproducible
+
+pytestmark = pytest.mark.timeout(240)
+
+HOUR_MS = 3_600_000
+CHANGED_MS = int(START.timestamp() * 1000) + CHANGE * HOUR_MS
+
+
+@pytest.fixture
+def run(kafka: str, tmp_path: Path) -> Iterator[Run]:
+    made = Run(kafka, tmp_path, incident_run.reacting)
+    # One partition, so that event time is the same for all, however fast it is read.
+    made.config = EngineConfig(bootstrap=kafka, app_id=f"headwater-{made.name}", partitions=1)
+    yield made
+    made.end()
+
+
+def headwater(run: Run, *arguments: str) -> str:
+    settings = {
+        "HEADWATER_BROKER": run.config.bootstrap,
+        "HEADWATER_PIPELINE": "tests.integration.incident_run:pipeline",
+        "HEADWATER_TEST_RUN": run.name,
+        "HEADWATER_WEB_PORT": "1",
+        "COLUMNS": "160",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def flown(run: Run) -> None:
+    """Everything is produced, predicted, learned and reported; the model had converged before it was watched."""
+    items = list(incident_run.history())
+    assert await prepared(run.pipeline, run.config) == 1
+    run.start("incident_run:pipeline")
+    first = 6 * AN_HOUR  # three hours of events, with their labels
+    await run.produce(items[:first])
+    await run.until(first // 2, first // 2 - AN_HOUR)
+    await run.produce(items[first:], seconds=5)
+    await run.until(FLIGHTS, FLIGHTS)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        told = [msgspec.json.decode(record.value, type=Report) for record in await run.read(run.pipeline.reports_topic)]
+        if told and told[-1].examples >= FLIGHTS:
+            return
+        await asyncio.sleep(0.5)
+    pytest.fail(f"no report is of all {FLIGHTS} examples: {run.last_words()}")
+
+
+async def log_of(run: Run) -> list[tuple[int, Any]]:
+    return [(record.offset, decode_log(record.value)) for record in await run.read(run.pipeline.training_log_topic)]
+
+
+async def predictions_of(run: Run) -> list[Prediction]:
+    records = await run.read(run.pipeline.predictions_topic)
+    return [msgspec.json.decode(record.value, type=Prediction) for record in records]
+
+
+def test_a_changed_unit_is_one_incident_with_its_cause_and_one_reaction(run: Run) -> None:
+    asyncio.run(flown(run))
+    records = asyncio.run(run.read(run.pipeline.incidents_topic))
+    incident = msgspec.json.decode(records[-1].value, type=Incident)
+    assert {record.key.decode() for record in records} == {incident.id}, "one incident"
+    assert sorted(alarm.signal.rpartition(":")[2] for alarm in incident.alarms) == ["distance", "loss"]
+    assert (incident.cause, incident.state) == ("data", "open")
+    assert abs(incident.since_ms - CHANGED_MS) <= HOUR_MS
+
+    log = asyncio.run(log_of(run))
+    controls = [(offset, record) for offset, record in log if isinstance(record, Control)]
+    ((offset, control),) = controls
+    (loss,) = [alarm for alarm in incident.alarms if alarm.kind == "loss"]
+    assert (control.action, control.by) == ("relearn", "headwater")
+    assert loss.id in control.why
+    assert control.since is not None
+    again = [o for o, record in log if isinstance(record, Example) and control.since <= o < loss.offset]
+    assert 300 <= len(again) < 364
+    assert any(f"relearn by headwater at offset {offset}" in event for event in incident.events)
+    assert_reproducible(run.pipeline, asyncio.run(predictions_of(run)), log)
+
+    draft = headwater(run, "incident", incident.id)
+    for words in (f"# Incident {incident.id}", "**data**", "## Timeline (UTC)", "| distance |", "relearn since offset"):
+        assert words in draft
+    evidence = json.loads(headwater(run, "incident", incident.id, "--json"))["evidence"]
+    assert evidence["inputs"][0]["name"] == "distance"
+    assert evidence["inputs"][0]["mean"] > 500 * evidence["inputs"][0]["mean_before"]
+    assert "distance" in evidence["slices"][0]["name"]
+    assert evidence["since"]["quality"]["log_loss"] > evidence["before"]["quality"]["log_loss"]
+    assert [offset for offset, _ in evidence["controls"]] == [offset]
+    assert [opening["partition"] for opening in evidence["openings"]] == [0]
+    assert incident.id in headwater(run, "incident")
+
+    frame = headwater(run, "top", "--once")
+    for words in (f"Headwater {run.name}", f"open incident {incident.id}", "distance", "Log loss", "base rate"):
+        assert words in frame
+    told = json.loads(headwater(run, "top", "--json"))
+    assert told["report"]["examples"] == FLIGHTS
+    assert [each["id"] for each in told["incidents"]] == [incident.id]
+    assert f"open incident {incident.id} (data)" in headwater(run, "status")
