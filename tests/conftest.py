@@ -3,11 +3,15 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from features import compiled
+from learning import linear_compiled
 from streaming.brokers import NODE_SETTINGS, BrokerError, LocalKafka, answers, free_port
 
 IMAGE = "apache/kafka:4.3.1"
@@ -86,3 +90,15 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 pytest.fail(reason, pytrace=False)
             pytest.skip(reason)
         yield bootstrap
+
+
+@pytest.fixture(params=["python", "compiled"])
+def loops(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The hot loops in Python, then compiled. Without numba the second is skipped, with CI=true it fails."""
+    if request.param == "compiled":
+        if not compiled.available() and os.environ.get("CI") != "true":
+            pytest.skip("numba is not installed")
+        # Beside the packages, so that it is compiled once for each environment; named by its source, so never stale.
+        compiled.choose("on", [linear_compiled.prove], Path(sys.prefix) / "compiled")
+    yield request.param
+    compiled.choose("off", [], Path())
