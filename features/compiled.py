@@ -92,15 +92,14 @@ def jit(function: Callable[..., Any], signature: str) -> Any:
     os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")
     import numba  # noqa: PLC0415  # optional, and it takes half a second
 
-    config: Any = numba.config
-    before = config.CACHE_DIR
+    before = numba.config.CACHE_DIR
     # numba tells versions of a file by its time and size, which a package manager may keep; its hash is surer.
     source = Path(function.__code__.co_filename)
-    config.CACHE_DIR = str(_writable() / hashlib.sha256(source.read_bytes()).hexdigest()[:16])
+    numba.config.CACHE_DIR = str(_writable() / hashlib.sha256(source.read_bytes()).hexdigest()[:16])
     try:
         return numba.njit(signature, cache=True, error_model="numpy", fastmath=False)(function)
     finally:
-        config.CACHE_DIR = before
+        numba.config.CACHE_DIR = before
 
 
 def _writable() -> Path:

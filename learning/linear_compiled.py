@@ -48,7 +48,7 @@ def predict(state: State) -> float:
     return 1 / (1 + math.exp(-score))
 
 
-def learn(state: State, outcome: float) -> None:  # noqa: PLR0912, PLR0915  # numba cannot call plain functions
+def learn(state: State, outcome: float) -> None:
     """Take the vector in the array, and its outcome; a class is 1.0 or 0.0."""
     n = (state.size - 12) // 6
     count = state[0] + 1.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from features import compiled
+from features import compiled, proof
 from learning import linear_compiled
 from streaming.brokers import NODE_SETTINGS, BrokerError, LocalKafka, answers, free_port
 
@@ -99,6 +99,6 @@ def loops(request: pytest.FixtureRequest) -> Iterator[str]:
         if not compiled.available() and os.environ.get("CI") != "true":
             pytest.skip("numba is not installed")
         # Beside the packages, so that it is compiled once for each environment; named by its source, so never stale.
-        compiled.choose("on", [linear_compiled.prove], Path(sys.prefix) / "compiled")
+        compiled.choose("on", [linear_compiled.prove, proof.prove], Path(sys.prefix) / "compiled")
     yield request.param
     compiled.choose("off", [], Path())
