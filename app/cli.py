@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app import backtest as backtesting
-from app import children
+from app import children, loops
 from app import control as controlling
 from app import demo as demonstration
 from app import doctor as doctoring
@@ -111,7 +111,9 @@ def backtest(name: str | None, freeze_after: datetime | None, as_json: bool) -> 
     Each event is predicted before its outcome is learned, in the order of event time, by the same code as in a
     worker. NAME is a built-in one or package.module:name; left out, it is HEADWATER_PIPELINE.
     """
-    pipeline = pipeline_of(settings_for(pipeline=name))
+    settings = settings_for(pipeline=name)
+    pipeline = pipeline_of(settings)
+    loops.choose(settings)
     freeze_at = backtesting.freeze_ms(pipeline, freeze_after and freeze_after.replace(tzinfo=UTC))
     result, seconds = backtesting.run(pipeline, freeze_at, stderr)
     values = backtesting.as_dict(pipeline, result, seconds)

@@ -4,6 +4,7 @@ import asyncio
 
 import click
 
+from app import loops
 from app.create import create_app
 from app.settings import Settings
 from pipelines.definition import Pipeline
@@ -14,9 +15,13 @@ from streaming.config import EngineConfig
 
 
 def run(settings: Settings) -> None:
-    """Run one worker in this process. Raises StartupError, DefinitionError or SettingsError before it starts."""
+    """Run one worker in this process.
+
+    Raises StartupError, DefinitionError, SettingsError or CompiledError before it starts.
+    """
     pipeline = load_pipeline(settings.pipeline)
     config = settings.engine_config(pipeline.name)
+    click.echo(loops.said(loops.choose(settings)), err=True)
     partitions = asyncio.run(prepared(pipeline, config))
     run_app(create_app(settings, pipeline, partitions), loglevel=settings.log_level)
 

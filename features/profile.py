@@ -100,7 +100,7 @@ def _fold(cells: Any, ring: Ring, slots: Sequence[int]) -> Any:
         return value
     if ring.how == "or":
         for slot in slots:
-            value |= cells[base + slot]  # type: ignore[operator]
+            value |= cells[base + slot]
         return value
     choose = min if ring.how == "min" else max
     # Of equal numbers the oldest is taken, as comparing one after the other would.

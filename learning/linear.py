@@ -130,6 +130,10 @@ class PythonLinear:
         """As `Linear` has it."""
         return Numbers(self._count, list(self._means), list(self._variances), list(self._weights), self._intercept)
 
+    def roots(self) -> list[float]:
+        """Standard deviations."""
+        return list(self._deviations)
+
 
 def sigmoid(score: float) -> float:
     """River's, `river.utils.math.sigmoid`."""
