@@ -14,7 +14,8 @@ from features import compiled, proof
 from learning import linear_compiled
 from streaming.brokers import NODE_SETTINGS, BrokerError, LocalKafka, answers, free_port
 
-# What a worker says is the same with compiled loops; loading them would cost each of the many that are started a second.
+# What a worker says is the same with compiled loops, and loading them would cost each of the many that tests start a
+# second.
 os.environ.setdefault("HEADWATER_COMPILED", "off")
 
 IMAGE = "apache/kafka:4.3.1"

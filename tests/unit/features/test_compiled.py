@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app import loops as app_loops
@@ -32,7 +33,8 @@ def _choice_as_before() -> Iterator[None]:
 
 
 def missing() -> None:
-    raise ModuleNotFoundError("No module named 'llvmlite'")
+    message = "No module named 'llvmlite'"
+    raise ModuleNotFoundError(message)
 
 
 def test_numba_is_not_imported_before_it_is_chosen() -> None:
@@ -73,7 +75,7 @@ def test_linear_loops_that_come_out_otherwise_are_refused(monkeypatch: pytest.Mo
         """As LLVM makes it of a literal exponent: off by a bit, now and then."""
         linear_compiled.learn(state, outcome)
         rows = state[linear_compiled._HEAD :].reshape(linear_compiled._ROWS, -1)
-        rows[3] = rows[2] ** 0.5  # NumPy takes a root
+        rows[3] = np.sqrt(rows[2])
 
     plain = [linear_compiled.predict, linear_compiled.learn]
     monkeypatch.setattr(linear_compiled, "_compiled", plain)
