@@ -50,8 +50,8 @@ def choose(mode: Mode, parts: Sequence[Callable[[], None]], cache: Path) -> Choi
     Args:
         mode: "on" raises where the loops cannot be compiled, "auto" goes on in Python, "off" does not try.
         parts: each compiles some loops and holds them against Python; raises `CompiledError` where they differ.
-        cache: folder for compiled code, so that only the first process compiles. It is executed: nobody else may be
-            able to write there.
+        cache: folder for compiled code, so that only the first process compiles. What lies there is executed, so one
+            that others can write to is not used.
     """
     _state["choice"] = Choice(False, "switched off")
     if mode == "off":
@@ -95,20 +95,27 @@ def jit(function: Callable[..., Any], signature: str) -> Any:
     before = numba.config.CACHE_DIR
     # numba tells versions of a file by its time and size, which a package manager may keep; its hash is surer.
     source = Path(function.__code__.co_filename)
-    numba.config.CACHE_DIR = str(_writable() / hashlib.sha256(source.read_bytes()).hexdigest()[:16])
+    numba.config.CACHE_DIR = str(_folder() / hashlib.sha256(source.read_bytes()).hexdigest()[:16])
     try:
         return numba.njit(signature, cache=True, error_model="numpy", fastmath=False)(function)
     finally:
         numba.config.CACHE_DIR = before
 
 
-def _writable() -> Path:
-    """The cache folder; one for this process only where that cannot be written."""
+def _folder() -> Path:
+    """The cache folder; one for this process only where that cannot be used, or others could have written there."""
+    folder = _cache[0]
     try:
-        _cache[0].mkdir(parents=True, exist_ok=True)
-        if os.access(_cache[0], os.W_OK):
-            return _cache[0]
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        usable = os.access(folder, os.W_OK) and _is_ours(folder)
     except OSError:
-        pass
-    _cache[0] = Path(tempfile.mkdtemp(prefix="headwater-compiled-"))
-    return _cache[0]
+        usable = False
+    if not usable:
+        _cache[0] = folder = Path(tempfile.mkdtemp(prefix="headwater-compiled-"))
+    return folder
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nobody else can write there; what lies there is executed. Unknown, and so believed, without user ids."""
+    found = folder.stat()
+    return not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o022)

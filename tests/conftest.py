@@ -96,13 +96,24 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield bootstrap
 
 
+# Beside the packages, so that they are compiled once for each environment; in it by their source, so never stale.
+COMPILED = Path(sys.prefix) / "compiled"
+
+
+@pytest.fixture(scope="session")
+def compiled_loops() -> None:
+    """Compiled and proven once. Without numba whoever asks is skipped, with CI=true it fails."""
+    if not compiled.available() and os.environ.get("CI") != "true":
+        pytest.skip("numba is not installed")
+    compiled.choose("on", [linear_compiled.prove, proof.prove], COMPILED)
+
+
 @pytest.fixture(params=["python", "compiled"])
 def loops(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The hot loops in Python, then compiled. Without numba the second is skipped, with CI=true it fails."""
+    """The hot loops in Python, then compiled."""
+    compiled.choose("off", [], COMPILED)
     if request.param == "compiled":
-        if not compiled.available() and os.environ.get("CI") != "true":
-            pytest.skip("numba is not installed")
-        # Beside the packages, so that it is compiled once for each environment; named by its source, so never stale.
-        compiled.choose("on", [linear_compiled.prove, proof.prove], Path(sys.prefix) / "compiled")
+        request.getfixturevalue("compiled_loops")
+        compiled.choose("on", [], COMPILED)
     yield request.param
-    compiled.choose("off", [], Path())
+    compiled.choose("off", [], COMPILED)

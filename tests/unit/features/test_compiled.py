@@ -130,6 +130,23 @@ def test_features_of_the_event_alone_need_no_compiled_code(loops: str) -> None:
 
 
 @COMPILED
+def test_cache_that_others_can_write_to_is_not_used(
+    loops: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in it is executed."""
+    monkeypatch.setattr(linear_compiled, "_compiled", [])
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    cache.chmod(0o777)
+    assert compiled.choose("on", [linear_compiled.prove], cache).compiled
+    assert list(cache.iterdir()) == []
+    cache.chmod(0o700)
+    monkeypatch.setattr(linear_compiled, "_compiled", [])
+    assert compiled.choose("on", [linear_compiled.prove], cache).compiled
+    assert len(list(cache.iterdir())) == 1
+
+
+@COMPILED
 def test_cache_that_cannot_be_written_is_done_without(
     loops: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
