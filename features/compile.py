@@ -179,7 +179,7 @@ class Compiler:
         self._before.setdefault(("",), []).append(Column(len(self.names), expression))
         self.names.append(name)
 
-    def _entity_column(  # a column, part by part
+    def _entity_column(
         self, feature: Feature, name: str, expression: str, window: WindowPlan | None, places: tuple[int, ...]
     ) -> None:
         """A number of a profile."""
