@@ -1,7 +1,10 @@
 """The model as a fold over the training log."""
 
+import copy
+import math
+import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from river import anomaly, linear_model, naive_bayes, preprocessing, tree
@@ -176,6 +179,50 @@ def test_model_that_cannot_be_pickled_is_refused_at_once() -> None:
     model.answer = lambda: None
     with pytest.raises(ModelError, match="pickled"):
         learner("binary", lambda: model)
+
+
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_learner_is_the_river_model_to_the_last_bit(task: str, loops: str) -> None:
+    """Whoever looks at its model, and when: it is River's, and the frozen copy is River's of then."""
+    last = linear_model.LogisticRegression if task == "binary" else linear_model.LinearRegression
+
+    def make() -> Any:
+        return preprocessing.StandardScaler() | last()
+
+    def says(model: Any, vector: list[float]) -> float:
+        x = dict(zip(TinyFeatures.names, vector, strict=True))
+        return float(model.predict_proba_one(x)[True] if task == "binary" else model.predict_one(x) or 0.0)
+
+    one, river = learner(task, make, baseline_examples=30), make()
+    frozen: Any = None
+    for offset in range(60):
+        vector = [offset % 7 / 3, offset % 11 - 5.0]
+        outcome: Any = offset % 3 > 1 if task == "binary" else offset % 13 / 7
+        assert one.predict(vector) == says(river, vector)
+        assert one.predict_frozen(vector) == (None if frozen is None else says(frozen, vector))
+        one.apply(offset, example(outcome=outcome, features=vector))
+        river.learn_one(dict(zip(TinyFeatures.names, vector, strict=True)), outcome)
+        if offset % 4 == 1:
+            assert pickle.dumps(one.model) == pickle.dumps(river)
+        if offset == 29:
+            frozen = copy.deepcopy(river)
+    assert one.model.steps[last.__name__].weights == river.steps[last.__name__].weights
+    assert repr(one.frozen.steps[last.__name__].weights) == repr(frozen.steps[last.__name__].weights)
+
+
+def test_what_is_taught_to_a_learners_model_is_not_forgotten(loops: str) -> None:
+    one, other = Learner(tiny_pipeline()), Learner(tiny_pipeline())
+    for offset in range(20):
+        record = example(offset % 5, offset % 5 > 2)
+        one.apply(offset, record)
+        other.model.learn_one(dict(zip(TinyFeatures.names, record.features, strict=True)), record.outcome)
+    assert one.predict(X) == other.predict(X)
+
+
+def test_minus_zero_is_predicted_as_zero(loops: str) -> None:
+    """As `predict_one(x) or 0.0` has always made it."""
+    one = learner("regression", lambda: linear_model.LinearRegression(intercept_init=-0.0))
+    assert math.copysign(1.0, cast("float", one.predict([0.0, 0.0]))) == 1.0
 
 
 FREEZE, THAW = Control("freeze", 0, "ann"), Control("thaw", 0, "ann")
