@@ -290,5 +290,5 @@ def test_what_is_written_to_a_file_is_what_is_printed(tmp_path: Path, capsys: py
         commands.deliver(made, None)
         commands.deliver(made, tmp_path / "out")
         assert capsys.readouterr().out == (tmp_path / "out").read_text(encoding="utf-8")
-    with pytest.raises(click.ClickException, match="cannot write .*; name another --out"):
+    with pytest.raises(click.ClickException, match=r"cannot write .*; name another --out"):
         commands.deliver("text", tmp_path / "nowhere" / "out")
