@@ -64,6 +64,7 @@ async def flown(run: Run) -> None:
     while time.monotonic() < deadline:
         told = [msgspec.json.decode(record.value, type=Report) for record in await run.read(run.pipeline.reports_topic)]
         if told and told[-1].examples >= FLIGHTS:
+            assert told[-1].coverage == 1.0, "every flight has landed"
             return
         await asyncio.sleep(0.5)
     pytest.fail(f"no report is of all {FLIGHTS} examples: {run.last_words()}")

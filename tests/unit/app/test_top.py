@@ -51,17 +51,18 @@ def board(report: Report | None = REPORT, *incidents: Incident) -> Board:
     return made
 
 
-def rendered(shown: Board, *, now: int = 1_000_500, height: int = 60, terminal: bool = False) -> str:
+def rendered(shown: Board, *, now: int = 1_000_500, width: int = 150, height: int = 60, terminal: bool = False) -> str:
     out = io.StringIO()
-    Console(file=out, width=150, height=height, force_terminal=terminal, color_system=None).print(
+    Console(file=out, width=width, height=height, force_terminal=terminal, color_system=None).print(
         View(shown, lambda: now)
     )
     return out.getvalue()
 
 
 def cells(text: str, word: str) -> list[str]:
-    (line,) = [line for line in text.splitlines() if word in line]
-    return [cell.strip() for cell in line.strip("│┃").split("│" if "│" in line else "┃")]
+    """The cells of the row that begins with this."""
+    (line,) = [line for line in text.splitlines() if line.startswith(word)]
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
 
 
 def test_nothing_is_said_where_nothing_is_known() -> None:
@@ -80,16 +81,28 @@ def test_the_verdict_and_its_parts_come_first() -> None:
 
 def test_quality_is_beside_baselines_and_the_frozen_copy() -> None:
     text = rendered(board())
-    assert cells(text, "measure") == ["measure", "last outcomes", "all", "frozen copy", "base rate"]
-    assert cells(text, "│ Log loss")[1:] == ["0.3125", "0.4", "0.75", "0.5"]
-    assert cells(text, "roc_auc") == ["roc_auc", "0.9", "-", "-", "-"]
+    assert cells(text, "quality") == ["quality", "last", "base rate", "frozen copy", "all"]
+    assert cells(text, "Log loss  ") == ["Log loss", "0.3125", "0.5", "0.75", "0.4"]
+    assert cells(text, "ROC AUC") == ["ROC AUC", "0.9", "-", "-", "-"]
+
+
+def test_nothing_is_cut_off_where_the_terminal_is_narrow() -> None:
+    """Columns that found no room made all of them unreadable."""
+    fields = [
+        FieldReport("a_long_name_of_a_feature_" * 2, "feature", 9, 0.5, 1.23456e6, 1.2345e6, 0.12345, 0.001, False, 0.5)
+    ]
+    overs = ("rolling", "total", "recent", "mature", "frozen", "since_frozen")
+    full = {name: {"roc_auc": 0.98765, "calibration_error": 0.012345} for name in overs}
+    text = rendered(board(msgspec.structs.replace(REPORT, fields=fields, quality=full)), width=80)
+    assert "…" not in text
+    assert cells(text, "quality") == ["quality", "last", "base rate", "frozen copy", "beside it", "all"]
 
 
 def test_inputs_are_listed_the_worst_first() -> None:
     text = rendered(board())
-    places = [text.index(name) for name in ("gone (new: [red]X[/])", "│ near", "│ calm")]
+    places = [text.index(f"\n{name}") for name in ("gone (new: [red]X[/])", "near", "calm")]
     assert places == sorted(places), "what stands, then what is near an alarm, then what changed most"
-    assert cells(text, "│ near")[5:] == ["0.1234", "0.1", "70\u00a0%"]
+    assert cells(text, "near")[5:] == ["0.1234", "0.1", "70\u00a0%"]
     assert "75.0\u00a0%" in cells(text, "gone (new")
 
 
