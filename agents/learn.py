@@ -58,6 +58,9 @@ async def learn(loop: Loop, lesson: Lesson) -> None:
 async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
     """One record of the log. What the model raises on is reported and passed over, by every worker alike."""
     learner = loop.learner
+    # A worker that starts reads again what it told of when it was new.
+    tracer = loop.tracer if loop.tracer is not None and loop.engine.ready else None
+    started_ns = 0 if tracer is None else time.time_ns()
     try:
         entry = decode_log(record.value or b"")
         turn = learner.turn_at(record.offset, entry)
@@ -85,6 +88,8 @@ async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
     elif isinstance(entry, Example):
         if learner.learning:
             loop.metrics.count("training_examples_total")
+        if tracer is not None:
+            tracer.learned(record.offset, entry, started_ns, learning=learner.learning)
         if loop.on_example is not None:
             loop.on_example(entry)
 

@@ -28,6 +28,7 @@ from tables import pending
 if TYPE_CHECKING:
     from agents.report import Reporter
     from agents.snapshots import Snapshots
+    from agents.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Loop:
         pipeline: what is run.
         learner: the model, as new as the training log that this worker has followed.
         snapshots: what saves and restores the model, where it is saved.
+        tracer: makes spans of some events' journeys; None where none are wanted.
         model_lag: records of the training log that this worker had not learned when it learned last.
         shown: the latest predictions, for whoever looks.
         on_predictions: called with them at the end of a turn.
@@ -70,6 +72,7 @@ class Loop:
         self.model_errors: dict[int, str] = {}
         self.snapshots: Snapshots | None = None
         self.reporter: Reporter | None = None
+        self.tracer: Tracer | None = None
         self.model_lag = 0
         self.shown: deque[Prediction] = deque(maxlen=SHOWN)
         self.on_predictions: Callable[[Iterable[Prediction]], None] | None = None
@@ -92,6 +95,8 @@ class Loop:
         """Have what goes through a unit of events summed up at each of its cuts."""
         if pending.NAME in unit.state:
             unit.before_cut = self.sum_up
+            if self.tracer is not None:
+                unit.after_save = self.tracer.saved
 
     def collector(self, unit: Unit) -> Collector:
         """What gathers for the unit's next summary."""
@@ -103,6 +108,8 @@ class Loop:
 
     def sum_up(self, unit: Unit) -> None:
         """Write what was gathered to the summaries."""
+        if self.tracer is not None:
+            self.tracer.cut(unit)
         made = self.collector(unit).take(time.time_ns() // 1_000_000, dict(unit.lag), self.model_lag)
         for summary in made:
             unit.emit(self.pipeline.summaries_topic, 0, str(unit.partition).encode(), _encode(summary))

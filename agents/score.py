@@ -1,5 +1,6 @@
 """Events to predictions: reads one event, scores it at the model's version, lets the prediction wait for its label."""
 
+import time
 from typing import Any
 
 from aiokafka import ConsumerRecord
@@ -20,10 +21,14 @@ def step(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]") -> None:
     """One event. Raises Invalid."""
     config, pipeline, metrics = loop.config, loop.pipeline, loop.metrics
     metrics.count("events_total")
+    tracer = loop.tracer
+    started_ns = 0 if tracer is None else time.time_ns()
     event, key, identity, time_ms = loop.read(pipeline.events, record)
     name = identity or f"{record.topic}-{record.partition}-{record.offset}"
     join = loop.pending(unit)
-    scored = score(pipeline, loop.learner, unit.state[profiles.NAME], join, event, key, name, time_ms)
+    journey = None if tracer is None else tracer.begin(name, started_ns, loop.learner)
+    learner = loop.learner if journey is None else journey.learner
+    scored = score(pipeline, learner, unit.state[profiles.NAME], join, event, key, name, time_ms)
     if isinstance(scored, Duplicate):
         metrics.count("duplicate_events_total")
         loop.collector(unit).duplicate()
@@ -37,3 +42,5 @@ def step(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]") -> None:
     emit(pipeline.predictions_topic, unit.partition, record.key, encode(scored.prediction))
     if scored.resolution is not None:
         loop.resolved(unit, scored.resolution)
+    if journey is not None:
+        journey.scored(unit, record, scored.prediction)

@@ -23,6 +23,7 @@ WRITE_SECONDS = 10.0  # after which a reader that takes nothing is cut off
 HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
     "X-Accel-Buffering": "no",  # a proxy must not hold events back
 }
 BEAT = b"event: beat\ndata: {}\n\n"

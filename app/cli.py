@@ -342,7 +342,7 @@ def status(pipeline: str | None, broker: str | None, as_json: bool) -> None:
     for line in (*lines, *statuses.words(values)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if values["worker"]["answers"]:
-        for name, value in values["metrics"].items():
+        for name, value in statuses.told(values["metrics"]):
             console.print(f"{name} {value:g}", markup=False)
     else:
         console.print(f"no worker answers at {values['worker']['url']} (HEADWATER_WEB_HOST, HEADWATER_WEB_PORT)")

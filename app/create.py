@@ -1,9 +1,10 @@
 """Composition: one pipeline's agents and tables around one engine. Nothing is discovered; everything is listed here."""
 
 from agents import label, learn, score, survey, watch
-from agents.loop import Loop
+from agents.loop import WORKER, Loop
 from agents.report import Reporter
 from agents.snapshots import SnapshotPolicy, Snapshots
+from app import tracing
 from app.live import Board
 from app.metrics import PrometheusMetrics
 from app.news import News
@@ -55,8 +56,12 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
         ),
     )
     app.engine.restore = loop.snapshots.restore
+    if settings.trace_share:
+        loop.tracer = tracing.tracer(pipeline.name, settings.trace_share, WORKER)
+        app.companions.append(tracing.Flush(loop.tracer))
     for agent in AGENTS:
         agent.register(loop)
+    metrics.follow("ready", lambda: float(app.engine.ready), pipeline=pipeline.name)
     board = Board(pipeline.name, pipeline.description)
     loop.on_predictions, loop.on_example = board.add_predictions, board.add_outcome
     web = WebServer(

@@ -38,6 +38,7 @@ async def examine(settings: Settings, pipeline: Pipeline) -> AsyncIterator[Findi
             specs = topics.topics_of(pipeline, config.app_id, config.partitions)
             counts = await topics.partition_counts(admin, [spec.name for spec in specs])
             rights = await permissions.survey(admin, specs, config)
+            configs = await topics.topic_configs(admin, [spec for spec in specs if spec.name in counts])
     except StartupError as error:
         yield Finding("broker", "problem", str(error))
         return
@@ -56,6 +57,10 @@ async def examine(settings: Settings, pipeline: Pipeline) -> AsyncIterator[Findi
         unknown = sum(state == "unknown" for state in rights.acls.values())
         said = f", {unknown} of them not to be asked about yet" if unknown else ""
         yield Finding("rights", "ok", f"a worker needs {len(rights.acls)}{said}, and lacks none")
+    for problem in topics.forgetful(specs, configs):
+        yield Finding("cleanup", "problem", problem)
+    for warning in topics.expiring(specs, configs):
+        yield Finding("retention", "warning", warning)
     for stream in (pipeline.events, pipeline.labels):
         if stream.topic in counts:
             yield await partitioner(config, stream.topic, counts[stream.topic])

@@ -1,6 +1,6 @@
 """Prometheus backend of the metric catalogue; `create_app` makes one and passes it to every room that measures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -34,6 +34,8 @@ class PrometheusMetrics:
                 self._histograms[name] = Histogram(
                     full, metric.help, metric.labels, registry=self.registry, buckets=metric.buckets
                 )
+            for value in metric.known:
+                self._counters[name].labels(value)
 
     def count(self, name: CounterName, value: float = 1.0, **labels: str) -> None:
         """Add to a counter."""
@@ -53,6 +55,11 @@ class PrometheusMetrics:
     def forget(self, name: GaugeName) -> None:
         """Say no more what a gauge with labels stood at."""
         self._gauges[name].clear()
+
+    def follow(self, name: GaugeName, value: Callable[[], float], **labels: str) -> None:
+        """Have a gauge ask for its value whenever it is read."""
+        gauge = self._gauges[name]
+        (gauge.labels(**labels) if labels else gauge).set_function(value)
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format, for `/metrics`."""

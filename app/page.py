@@ -84,7 +84,7 @@ class Page:
             [
                 web.get("/", self._serve_page),
                 web.get("/static/{folder}/{name}", self._serve_file),
-                web.get("/events", self.broadcast.serve),
+                web.get("/events", self.broadcast.serve, allow_head=False),  # its head would have no end either
                 web.get("/api/state", self._serve_state),
             ]
         )

@@ -67,6 +67,13 @@ class Settings(BaseSettings):
         le=300,
         description="Seconds without a heartbeat after which a worker's partitions go to another.",
     )
+    request_timeout: float = Field(
+        30.0,
+        ge=1,
+        le=600,
+        description="Seconds that the broker gets for an answer, a checkpoint to be durable, and recovery to get on."
+        " Then a request is made again on a new connection; the other two end the worker.",
+    )
     transaction_timeout: float = Field(
         15.0, ge=1, le=900, description="Seconds after which the broker aborts an open transaction."
     )
@@ -106,6 +113,13 @@ class Settings(BaseSettings):
         " not listen on loopback. Never printed.",
     )
     web_port: int = Field(6066, ge=0, le=65_535, description="Port of the worker's web server.")
+    trace_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of predictions whose journey is traced with OpenTelemetry, by a hash of the id; needs the"
+        " extra `otel`. 0: none.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How to talk to the broker."
@@ -216,6 +230,7 @@ class Settings(BaseSettings):
             checkpoint_interval=self.checkpoint_interval,
             chunk=self.chunk,
             session_timeout=self.session_timeout,
+            request_timeout=self.request_timeout,
             max_ahead_ms=int(self.max_ahead * 1000),
             max_bytes=self.max_bytes,
             dead_letter_limit=self.dead_letter_limit,

@@ -109,3 +109,12 @@ def words(values: Mapping[str, Any]) -> Iterator[str]:
         yield "learning is frozen; `headwater thaw` lets it go on"
     if values["control"] is not None:
         yield f"said: {summary(values['control'])}"
+
+
+def told(samples: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """Samples that people are shown: of a counter's kinds, those of which there were any.
+
+    >>> list(told({"labels_total{outcome=late}": 0.0, "labels_total{outcome=matched}": 2.0, "model_lag": 0.0}))
+    [('labels_total{outcome=matched}', 2.0), ('model_lag', 0.0)]
+    """
+    return ((name, value) for name, value in samples.items() if value or "_total{" not in name)

@@ -4,7 +4,7 @@ Nothing here is statistics: each rule is a threshold, and what it raised must be
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,9 @@ GROWN_MS = 180_000
 RESTARTS = 3
 """So many openings of the same partition within ten minutes are an alarm."""
 
+Rule = Literal["dead_letters", "lag", "model_lag", "restarts", "coverage"]
+"""What these alarms name as their signal, here and in `learning.survey`; docs/runbook.md has a heading for each."""
+
 
 class Trouble(NamedTuple):
     """A rule was broken.
@@ -38,7 +41,7 @@ class Trouble(NamedTuple):
     """
 
     kind: AlarmKind
-    signal: str
+    signal: Rule
     value: float
     threshold: float
     text: str
@@ -162,8 +165,8 @@ class Pulse(msgspec.Struct):
 
     def _troubles(self, summary: Summary) -> Iterator[Trouble | None]:
         yield self._dead_trouble()
-        for signal, lags in (("lag", [s.lag for s in self.spans]), ("model_lag", [s.model_lag for s in self.spans])):
-            yield self._lag_trouble(signal, lags)
+        yield self._lag_trouble("lag", [span.lag for span in self.spans])
+        yield self._lag_trouble("model_lag", [span.model_lag for span in self.spans])
         if summary.opened:
             yield self._restart_trouble(summary.partition)
         elif not any(partition == summary.partition for _, partition in self.openings):
@@ -182,7 +185,7 @@ class Pulse(msgspec.Struct):
         text = f"{share:.1%} of {records} records of the last five minutes cannot be used, most as {reason}"
         return Trouble("data", "dead_letters", share, DEAD_SHARE, text)
 
-    def _lag_trouble(self, signal: str, lags: list[int]) -> Trouble | None:
+    def _lag_trouble(self, signal: Literal["lag", "model_lag"], lags: list[int]) -> Trouble | None:
         waiting = lags[-1]
         limit = max(WAITING_S * self._rate(self.wall_ms), WAITING_LEAST)
         if waiting < limit / 2.0:

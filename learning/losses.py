@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from learning.alarms import DETECTOR, Bet, alarm_threshold, new_bet
+from learning.learn import is_scorable
 from learning.quality import loss_of
 from learning.records import Example, LogRecord
 from learning.reports import Alarm, Measures
@@ -62,6 +63,7 @@ class LossAlarm:
     """
 
     def __init__(self, pipeline: "Pipeline", *, budget: float = BUDGET, cycle_ms: int = DAY_MS) -> None:
+        self._pipeline = pipeline
         self._task = pipeline.task
         self._cycle = cycle_ms
         self._first = pipeline.baseline_examples
@@ -88,7 +90,7 @@ class LossAlarm:
         if offset <= state.offset:
             return None
         state.offset = offset
-        if not isinstance(record, Example) or record.source == "correction" or record.schema != state.schema:
+        if not isinstance(record, Example) or not is_scorable(self._pipeline, record):
             return None
         state.examples += 1
         if state.examples <= self._first:

@@ -34,8 +34,6 @@ OPEN_TILES = 3
 """Days that are kept open for partitions that are behind."""
 HORIZONS = 4
 """Cohorts of predictions are counted for this many horizons."""
-RIPE_HORIZONS = 1.5
-"""And their coverage is of this many that are over."""
 BURST = REFERENCE + LEAST
 """Windows after an alarm within which others belong to it: until what it was about is watched again."""
 PRIOR_SD = 0.35
@@ -242,9 +240,7 @@ class Survey:
             labelled: how many did, by the start of their cohort as in `Summary.cohorts`.
         """
         over = self._state.until_ms - self._pipeline.horizon_ms - self._tile
-        # The watch counts the labels of two horizons that are over by its clock, which labels may put ahead.
-        first = over - RIPE_HORIZONS * self._pipeline.horizon_ms
-        ripe = {start: n for start, n in self._state.cohorts.items() if first < start <= over}
+        ripe = {start: n for start, n in self._state.cohorts.items() if start <= over}
         predictions = sum(ripe.values())
         return sum(min(labelled.get(start, 0), n) for start, n in ripe.items()) / predictions if predictions else -1.0
 

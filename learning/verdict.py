@@ -109,8 +109,9 @@ def judge(report: Report | None, incidents: Sequence[Incident] = ()) -> Verdict:
     for kind, part in _ELSEWHERE:
         for check in bad:
             if check.part == part:
-                state: State = "watch" if part == "data" else "bad"  # other data, and the model is no worse for it
-                return _verdict(kind, check.text, state, CAUSE_OF[part], checks)
+                if part != "data":
+                    return _verdict(kind, check.text, "bad", CAUSE_OF[part], checks)
+                return _verdict(kind, f"{check.text} {model.text}", "watch", "data", checks)  # no worse for it so far
     if model.state == "unknown":
         return _verdict("no_data", model.text, "unknown", None, checks)
     return _verdict("good", f"{model.text} No alarm stands.", "good", None, checks)

@@ -16,7 +16,7 @@ from river import base
 from learning import pickles, reports
 from learning.baselines import BASELINES, Baselines
 from learning.delays import Delays, exact_quantiles
-from learning.learn import unfit
+from learning.learn import is_scorable
 from learning.quality import COARSE, Curve, Point, Report, Tally, is_wrong, loss_of, measured, point_of
 from learning.records import DriftEvent, Example, Outcome, Value
 from learning.windows import Cohorts, SpanTally
@@ -164,12 +164,7 @@ class Watch:
         if offset <= self.offset:
             return []
         self.offset = offset
-        feature_set, task = self._pipeline.feature_set, self._pipeline.task
-        if record.source == "correction" or record.schema != feature_set.schema:
-            return []
-        if unfit(task, len(feature_set.names), record) is not None:  # nor of any; the learner says so
-            return []
-        if isinstance(record.prediction, dict) != (task == "multiclass"):  # no prediction of this task to be scored
+        if not is_scorable(self._pipeline, record):
             return []
         self._score(record, learner_frozen_prediction)
         fed = ((monitored, monitored.feed(record)) for monitored in self._monitored)

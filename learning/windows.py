@@ -15,7 +15,9 @@ from learning.records import Outcome
 
 SPAN_TILES = 12  # full ones beside the running one, as in windows of features
 HORIZON_TILES = 24
-KEPT_TILES = 2 * HORIZON_TILES  # cohorts past their horizon whose labels are still told
+# Cohorts past their horizon whose labels are still told. `learning.survey` counts predictions of four horizons, by a
+# clock of events alone, which that of events and labels here may be a horizon ahead of.
+KEPT_TILES = 4 * HORIZON_TILES
 
 MakeTally = Callable[[], Tally]
 
@@ -117,7 +119,7 @@ class Cohorts:
     def labelled(self) -> dict[int, int]:
         """How many predictions of each cohort got a label so far, by the start of the cohort in ms.
 
-        Of the cohorts that are not mature and of the last 48 that are; of the older ones nothing is said.
+        Of the cohorts that are not mature and of the last 96 that are; of the older ones nothing is said.
         """
         return {tile * self._tile_ms: n for tile, n in sorted(self._labels.items())}
 

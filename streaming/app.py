@@ -81,7 +81,7 @@ class StreamApp(faust.App):
             broker_heartbeat_interval=session / 4,
             broker_rebalance_timeout=max(REBALANCE_TIMEOUT, session),
             stream_wait_empty=False,  # a closed unit refuses what is still on its way
-            broker_request_timeout=max(30.0, session),
+            broker_request_timeout=max(config.request_timeout, session),  # Faust refuses a longer session
             broker_max_poll_interval=180.0,
             stream_recovery_delay=0.0,
             web_in_thread=False,
@@ -161,8 +161,10 @@ class StreamApp(faust.App):
         await self.engine.stop()
 
     def _leave(self) -> None:
+        if self.failure is not None:
+            end_failed(self.failure)
         log.warning("stopping took more than %.0f s; everything is saved, so the worker ends at once", PATIENCE)
-        os._exit(EXIT_FAILED if self.failure is not None else 0)
+        os._exit(0)
 
     async def fail(self, exc: BaseException) -> None:
         """End the worker: nothing in memory may be trusted any more."""
@@ -172,9 +174,18 @@ class StreamApp(faust.App):
         for unit in self.engine.units():
             unit.close()
         # A clean stop needs the broker; if it takes too long, end all the same.
-        asyncio.get_running_loop().call_later(PATIENCE, os._exit, EXIT_FAILED)
+        asyncio.get_running_loop().call_later(PATIENCE, end_failed, self.failure)
         # Faust logs the exception that is being handled; in a task of its own there is none, since it is logged above.
         await asyncio.create_task(self.crash(exc))
+
+
+def end_failed(failure: BaseException, more: Callable[[], str] = str) -> None:
+    """End this process at once; why is the last that it says, also where a clean stop took too long."""
+    sys.stderr.write(f"\nError: {failure}\n")
+    with contextlib.suppress(Exception):  # what it says is an addition
+        sys.stderr.write(more())
+    sys.stderr.flush()
+    os._exit(EXIT_FAILED)
 
 
 def run(app: StreamApp, *, loglevel: str = "INFO", more: Callable[[], str] = str) -> None:
@@ -190,8 +201,4 @@ def run(app: StreamApp, *, loglevel: str = "INFO", more: Callable[[], str] = str
         # Faust's own consumer may crash too, which is said nowhere but in its log.
         failure = app.failure or app.crash_reason or worker.crash_reason
         if failure is not None:
-            sys.stderr.write(f"\nError: {failure}\n")
-            with contextlib.suppress(Exception):  # what it says is an addition
-                sys.stderr.write(more())
-            sys.stderr.flush()
-            os._exit(EXIT_FAILED)  # Faust's own code for a crash can be 0
+            end_failed(failure, more)  # Faust's own code for a crash can be 0

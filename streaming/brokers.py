@@ -120,6 +120,7 @@ class LocalKafka:
         listeners: more listeners by name and port, on loopback; their security is for `settings` to say.
         formatting: more arguments for the one time that the data folder is formatted, as `--add-scram=...`.
         patience: seconds to wait for the start.
+        cluster: id of the cluster that a new folder belongs to, 22 characters of base64; None for one of its own.
 
     As a context manager it starts and stops. `kill` and then `start` keeps data and port.
     """
@@ -133,6 +134,7 @@ class LocalKafka:
         listeners: Mapping[str, int] | None = None,
         formatting: Sequence[str] = (),
         patience: float = 90.0,
+        cluster: str | None = None,
     ) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._folder = folder.absolute() if folder else None
@@ -142,6 +144,7 @@ class LocalKafka:
         self._listeners = dict(listeners or {})
         self._formatting = list(formatting)
         self._patience = patience
+        self._cluster = cluster
         self._process: subprocess.Popen[bytes] | None = None
         self.pid: int | None = None
 
@@ -254,7 +257,7 @@ class LocalKafka:
         properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()), "utf-8")
         if (data / "meta.properties").exists():
             return
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster = self._cluster or base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # As one word: one id in 64 begins with a dash and would be taken for an option.
         tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(properties)]
         words, environment = [*command, *tool, *self._formatting], without_settings(os.environ)

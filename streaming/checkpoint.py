@@ -13,7 +13,7 @@ from streaming.config import EngineConfig
 from streaming.unit import Cut, Output
 
 Step = Callable[[str], None]
-"""Called before and after each step with its name; a seam for the chaos tests."""
+"""Called with its name before and after each step of a checkpoint, and at those of a recovery: for the chaos tests."""
 
 CommitOffsets = Callable[[Mapping[TopicPartition, int]], Awaitable[None]]
 

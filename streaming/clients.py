@@ -6,9 +6,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from streaming.config import EngineConfig
 
-REQUEST_TIMEOUT_MS = 30_000
 MAX_BATCH_BYTES = 900_000  # below the broker's default message.max.bytes of 1,048,588
 MAX_REQUEST_BYTES = 4_000_000  # a dead letter carries a record of any size that the broker accepted
+
+
+def timeout_ms(config: EngineConfig) -> int:
+    """How long a client waits for an answer."""
+    return int(config.request_timeout * 1000)
 
 
 def producer(
@@ -27,7 +31,7 @@ def producer(
         acks="all",
         max_batch_size=MAX_BATCH_BYTES,
         max_request_size=MAX_REQUEST_BYTES,
-        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        request_timeout_ms=timeout_ms(config),
         **extra,
         **config.security.options(),
     )
@@ -41,6 +45,7 @@ def consumer(config: EngineConfig, *topics: str, **extra: Any) -> AIOKafkaConsum
         "auto_offset_reset": "earliest",
         "max_partition_fetch_bytes": 4_000_000,
         "fetch_max_wait_ms": 100,
+        "request_timeout_ms": timeout_ms(config),
         **extra,
     }
     return AIOKafkaConsumer(*topics, bootstrap_servers=config.bootstrap, **options, **config.security.options())

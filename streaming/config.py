@@ -20,6 +20,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_interval: float = 0.5
     chunk: int = 500
     session_timeout: float = 10.0
+    request_timeout: float = 30.0  # for an answer, for a checkpoint, and for something to come in a recovery
     max_ahead_ms: int = 86_400_000
     max_bytes: int = 1_000_000
     dead_letter_limit: float = 0.5

@@ -8,6 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from streaming.unit import Chunk, Output, Unit
 
 log = logging.getLogger(__name__)
 
+STOPPING = 3.0  # seconds for a producer to stop
 OWNERS_GAUGES: tuple[GaugeName, ...] = (
     "consumer_lag",
     "quality",
@@ -61,6 +63,13 @@ class Owned(msgspec.Struct):
         while len(self.made) > 1 and self.made[0][0] <= now - age:
             progress = self.made.popleft()[1]
         return progress
+
+
+async def stop_producer(producer: AIOKafkaProducer) -> None:
+    """Stop a producer. What it has not delivered is not waited for: it belongs to no checkpoint that succeeded."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(STOPPING):
+            await producer.stop()
 
 
 class Engine:
@@ -172,17 +181,19 @@ class Engine:
             for partition in sorted({p for t, p in topics if t == group.topics[0]})
         ]
         # 1.
-        writers = await asyncio.gather(*(self._writer(group, partition, commit) for group, partition in wanted))
+        self._step("fence:before")
+        writers = await self._writers(wanted, commit)
+        self._step("fence:after")
         try:
             await self._open(wanted, writers)
         except BaseException:
-            for writer in writers:
-                await writer.producer.stop()
+            await asyncio.gather(*(stop_producer(writer.producer) for writer in writers))
             raise
         self.metrics.gauge("recovery_seconds", time.monotonic() - started)
         if self._asking is None:
             self._asking = asyncio.create_task(self._guard(self._ask_ends_forever()))
         self.ready = True
+        self._step("open:after")
         log.info("opened %d units in %.1f s", len(wanted), time.monotonic() - started)
 
     async def _open(
@@ -202,6 +213,7 @@ class Engine:
         for group, partition in wanted:
             for table in group.tables:
                 table.recovered(partition, positions[TopicPartition(table.changelog, partition)])
+        self._step("changelogs:after")
         # 3.
         sources = [TopicPartition(topic, partition) for group, partition in wanted for topic in group.topics]
         offsets = await recovery.committed_offsets(self.config, sources)
@@ -210,6 +222,7 @@ class Engine:
         # 4.
         await self._follow()
         await self.follower.wait_for(ends[log_tp])
+        self._step("follow:after")
         # 5.
         for (group, partition), writer in zip(wanted, writers, strict=True):
             marks = {
@@ -233,14 +246,11 @@ class Engine:
             one.unit.close()
         for name in OWNERS_GAUGES:
             self.metrics.forget(name)
-        errors = []
-        for one in owned:
-            try:
-                await self._close_one(one, save=save)
-            except Exception as exc:  # noqa: BLE001  # the others are saved all the same
-                errors.append(exc)
-        if errors:
-            raise errors[0]
+        # All at once: each may have to wait for a broker that is away, and none needs another.
+        results = await asyncio.gather(*(self._close_one(one, save=save) for one in owned), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     async def _close_one(self, one: Owned, *, save: bool) -> None:
         if one.task is not None:
@@ -251,7 +261,7 @@ class Engine:
             if save:
                 await self._checkpoint(one)
         finally:
-            await one.writer.producer.stop()
+            await stop_producer(one.writer.producer)
 
     async def stop(self) -> None:
         """Stop following, asking and the immediate producer."""
@@ -306,6 +316,25 @@ class Engine:
     async def _teach(self, lesson: Lesson) -> None:
         await self.lessons.put(lesson)
 
+    async def _writers(
+        self,
+        wanted: Sequence[tuple[Group, int]],
+        commit: Callable[[Mapping[TopicPartition, int]], Awaitable[None]],
+    ) -> list[TransactionalWriter | PlainWriter]:
+        """Started producers of these units. Raises EngineError where their coordinator does not answer in time."""
+        patience = self.config.request_timeout
+        try:
+            # aiokafka asks for a producer id without end; whoever waits for that would never say why.
+            async with asyncio.timeout(patience):
+                return list(await asyncio.gather(*(self._writer(group, number, commit) for group, number in wanted)))
+        except TimeoutError as exc:
+            message = (
+                f"the producers of {len(wanted)} units were not ready after {patience:.0f} s"
+                " (HEADWATER_REQUEST_TIMEOUT): the coordinator of their transactions does not answer, is loading, or"
+                " has too few replicas in sync. Start the worker again when the broker is well"
+            )
+            raise EngineError(message) from exc
+
     async def _writer(
         self, group: Group, partition: int, commit: Callable[[Mapping[TopicPartition, int]], Awaitable[None]]
     ) -> TransactionalWriter | PlainWriter:
@@ -347,18 +376,28 @@ class Engine:
                 raise CheckpointError(message)
             started = time.monotonic()
             self._publish_owned(owned)
+            # 1. and 2.
+            self._step("cut:before")
             cut = owned.unit.cut()
+            self._step("cut:after")
             sent, owned.sent = owned.sent, []
+            patience = self.config.request_timeout
             try:
-                await asyncio.gather(*sent)
-                if cut.empty:
-                    return
-                await owned.writer.write(cut)
+                # aiokafka tries a transaction without end. By then another worker may own the unit, and be waiting.
+                async with asyncio.timeout(patience):
+                    await asyncio.gather(*sent)
+                    if cut.empty:
+                        return
+                    await owned.writer.write(cut)
             except BaseException as exc:
                 owned.failed = True
+                late = f"it was not durable after {patience:.0f} s (HEADWATER_REQUEST_TIMEOUT)"
+                why = late if isinstance(exc, TimeoutError) else repr(exc)
                 msg = (
-                    f"checkpoint of {owned.unit} failed: {exc!r}. The worker ends, since its memory may be ahead of "
+                    f"checkpoint of {owned.unit} failed: {why}. The worker ends, since its memory may be ahead of "
                     "Kafka; start it again and it recovers. Fenced means that another worker owns the unit now."
                 )
                 raise CheckpointError(msg) from exc
             self.metrics.observe("checkpoint_seconds", time.monotonic() - started)
+            if owned.unit.after_save is not None:
+                owned.unit.after_save(owned.unit)

@@ -1,15 +1,18 @@
 """The training log in order: followed by every worker outside the group, and read again where a model is made again."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
 
 from streaming import clients
 from streaming.config import EngineConfig
 from streaming.errors import EngineError
+from streaming.reading import POLL_MS, read_up_to, removed, stalled
 
 
 class Lesson(msgspec.Struct, frozen=True):
@@ -33,6 +36,7 @@ class Follower:
         self._sink = sink
         self._start = 0
         self._applied = -1
+        self._wanted = 0  # where the log is known to go on to, because somebody waits for it
         self._moved = asyncio.Condition()
 
     async def start_at(self, position: int) -> None:
@@ -48,11 +52,16 @@ class Follower:
 
     async def wait_for(self, position: int) -> None:
         """Wait until everything before this log position has been learned."""
+        self._wanted = max(self._wanted, position)
         async with self._moved:
             await self._moved.wait_for(lambda: self._applied >= position)
 
     async def run(self) -> None:
-        """Follow the log until cancelled."""
+        """Follow the log until cancelled.
+
+        Raises EngineError where what is to be learned next has been removed, or where nothing comes for too long of
+        what is known to be there.
+        """
         # A log that loses records while it is followed is an error, not a place to start from.
         consumer = clients.consumer(self._config, auto_offset_reset="none")
         await consumer.start()
@@ -67,17 +76,27 @@ class Follower:
                 )
                 raise EngineError(message)
             consumer.seek(self._tp, self._start)
-            delivered = -1
-            while True:
-                batches = await consumer.getmany(timeout_ms=200, max_records=self._config.chunk)
-                records = batches.get(self._tp, [])
-                position = await consumer.position(self._tp)
-                if records or position > delivered:
-                    delivered = position
-                    end = consumer.highwater(self._tp) or position
-                    await self._sink(Lesson(list(records), position, end))
+            await self._follow(consumer)
+        except OffsetOutOfRangeError as error:
+            raise removed(error) from error
         finally:
             await consumer.stop()
+
+    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+        delivered, heard = -1, time.monotonic()
+        while True:
+            batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._config.chunk)
+            records = batches.get(self._tp, [])
+            position = await consumer.position(self._tp)
+            if records or position > delivered:
+                delivered = position
+                end = consumer.highwater(self._tp) or position
+                await self._sink(Lesson(list(records), position, end))
+                heard = time.monotonic()
+            elif position >= self._wanted:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > self._config.request_timeout:
+                raise stalled(self._tp, position, self._wanted, self._config.request_timeout)
 
 
 async def read_again(
@@ -103,9 +122,8 @@ async def read_again(
             )
             raise EngineError(message)
         consumer.seek(tp, start)
-        # By position and not by record: what is before `stop` may be a marker, which is not delivered.
-        while await consumer.position(tp) < stop:
-            records = (await consumer.getmany(timeout_ms=200, max_records=config.chunk)).get(tp, [])
-            yield [record for record in records if record.offset < stop]
+        batches = read_up_to(consumer, {tp: stop}, patience=config.request_timeout, most=config.chunk)
+        async for batch in batches:
+            yield [record for record in batch.get(tp, []) if record.offset < stop]
     finally:
         await consumer.stop()

@@ -1,13 +1,31 @@
-"""Recovery: what a unit needs to know from Kafka before it may be opened. Fencing comes first, in `engine`."""
+"""Recovery: what a unit needs to know from Kafka before it may be opened. Fencing comes first, in `engine`.
 
+Whatever Kafka says that does not fit together is refused: state or records that have been lost must not look like
+state or records that there never were.
+"""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError, UnknownError, for_code
+from aiokafka.protocol.commit import OffsetFetchRequest
 
 from streaming import clients
 from streaming.config import EngineConfig
+from streaming.errors import EngineError
+from streaming.reading import read_up_to
 from streaming.state import StatePartition
+from streaming.topics import admin_client
+
+log = logging.getLogger(__name__)
+
+BACKOFF = 0.1  # seconds before a group's coordinator is asked again
 
 
 async def read_changelogs(
@@ -15,43 +33,129 @@ async def read_changelogs(
 ) -> dict[TopicPartition, int]:
     """Bulk-read changelogs into their (empty) partitions; returns the position reached in each.
 
-    Loops on position < end rather than on records, because the last offset of a transactional log is a marker
-    that is never delivered.
+    Raises EngineError for a changelog that has lost its head, or that nothing comes from.
     """
     if not parts:
         return {}
-    consumer = clients.consumer(config)
+    consumer = clients.consumer(config, auto_offset_reset="none")
     await consumer.start()
     try:
         consumer.assign(list(parts))
-        await consumer.seek_to_beginning(*parts)
+        begins = await consumer.beginning_offsets(list(parts))
+        refuse_without_head(begins)
         ends = await consumer.end_offsets(list(parts))
-        waiting = set(parts)
-        while waiting:
-            waiting = {tp for tp in waiting if await consumer.position(tp) < ends[tp]}
-            if waiting:
-                for tp, records in (await consumer.getmany(timeout_ms=200)).items():
-                    restore = parts[tp].restore
-                    for record in records:
-                        restore(record.key, record.value)
+        for tp in parts:
+            consumer.seek(tp, begins[tp])
+        async for batches in read_up_to(consumer, ends, patience=config.request_timeout):
+            for tp, records in batches.items():
+                restore = parts[tp].restore
+                for record in records:
+                    restore(record.key, record.value)
         return dict(ends)
     finally:
         await consumer.stop()
 
 
+def refuse_without_head(begins: Mapping[TopicPartition, int]) -> None:
+    """Raise EngineError for changelogs that do not begin at offset 0.
+
+    Compaction never moves the beginning of a log; retention and `kafka-delete-records` do. What they removed may have
+    been the newest record of some keys, and nothing tells of which.
+    """
+    lost = {tp: begin for tp, begin in begins.items() if begin > 0}
+    if lost:
+        places = ", ".join(f"{tp.topic}-{tp.partition} at offset {begin}" for tp, begin in sorted(lost.items()))
+        message = (
+            f"the changelog begins late: {places}, expected 0. Its head has been removed, and with it state that"
+            " nobody can name, so profiles or waiting labels would be wrong in silence. Give the topic"
+            " cleanup.policy=compact and nothing else, so that it does not happen again, and the pipeline another"
+            " name to start anew from its events and labels"
+        )
+        raise EngineError(message)
+
+
 async def committed_offsets(config: EngineConfig, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-    """The group's committed offsets; where there is none, the beginning of the partition."""
+    """The group's committed offsets; where there is none, the beginning of the partition.
+
+    Raises EngineError for an offset beyond the end of its partition, and where the group cannot be asked.
+    """
     wanted = list(tps)
-    admin = AIOKafkaAdminClient(bootstrap_servers=config.bootstrap, **config.security.options())
-    await admin.start()
-    try:
-        stored = await admin.list_consumer_group_offsets(config.app_id)
-    finally:
-        await admin.close()
-    found = {tp: stored[tp].offset for tp in wanted if tp in stored and stored[tp].offset >= 0}
-    missing = [tp for tp in wanted if tp not in found]
-    begin = await _edges(config, missing, at_end=False)
-    return {tp: max(found.get(tp, 0), begin.get(tp, 0)) for tp in wanted}
+    async with admin_client(config) as admin:
+        stored = await _patiently(config, admin, wanted)
+    begins = await _edges(config, wanted, at_end=False)
+    ends = await _edges(config, wanted, at_end=True)
+    for tp, offset in stored.items():
+        if offset > ends[tp]:
+            raise _beyond_its_end(config, tp, offset, ends[tp])
+        if offset < begins[tp]:
+            log.error(
+                "%d records of %s-%d were removed before they were read (offsets %d to %d): they are lost; its"
+                " retention is shorter than this group was away or behind",
+                begins[tp] - offset,
+                tp.topic,
+                tp.partition,
+                offset,
+                begins[tp] - 1,
+            )
+    return {tp: max(stored.get(tp, 0), begins[tp]) for tp in wanted}
+
+
+async def _patiently(
+    config: EngineConfig, admin: AIOKafkaAdminClient, tps: Iterable[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """What `stored_offsets` says, asked again while the group's coordinator is moving or loading."""
+    until = time.monotonic() + config.request_timeout
+    while True:
+        try:
+            return await stored_offsets(admin, config.app_id, tps)
+        except KafkaError as error:
+            if not error.retriable or time.monotonic() > until:
+                message = (
+                    f"the committed offsets of group {config.app_id} cannot be read: {error!r}. Start the worker again"
+                    " when its broker is well"
+                )
+                raise EngineError(message) from error
+        await asyncio.sleep(BACKOFF)
+
+
+async def stored_offsets(
+    admin: AIOKafkaAdminClient, group: str, tps: Iterable[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """The offsets that a group has committed, of these partitions. Raises KafkaError.
+
+    aiokafka passes over the error of the answer as a whole, by which a coordinator says that it is still loading (as
+    it is after a restart) or is none any more. Its empty list then reads as a group that has never committed, and
+    everything would be done once more.
+    """
+    asked: dict[str, list[int]] = defaultdict(list)
+    for tp in tps:
+        asked[tp.topic].append(tp.partition)
+    coordinator = await admin.find_coordinator(group)
+    answer: Any = await admin._send_request(OffsetFetchRequest(group, list(asked.items())), coordinator)
+    if answer.error_code:
+        raise for_code(answer.error_code)
+    found: dict[TopicPartition, int] = {}
+    for topic, partitions in answer.topics:
+        for partition, offset, _, code in partitions:
+            if code:
+                raise for_code(code)
+            found[TopicPartition(topic, partition)] = offset
+    missing = [
+        tp for topic, partitions in asked.items() for p in partitions if (tp := TopicPartition(topic, p)) not in found
+    ]
+    if missing:
+        message = f"got no answer for {missing[0]}"
+        raise UnknownError(message)
+    return {tp: offset for tp, offset in found.items() if offset >= 0}
+
+
+def _beyond_its_end(config: EngineConfig, tp: TopicPartition, offset: int, end: int) -> EngineError:
+    return EngineError(
+        f"group {config.app_id} has read {tp.topic}-{tp.partition} to offset {offset}, but it ends at {end}: it"
+        " has lost its tail, or has been deleted and created again. What comes next would be passed over up to there."
+        " Give the pipeline another name to start anew, or set the group's offsets to where to go on"
+        " (kafka-consumer-groups --reset-offsets)"
+    )
 
 
 async def end_offsets(config: EngineConfig, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:

@@ -12,6 +12,7 @@ from aiokafka import TopicPartition
 from streaming import clients
 from streaming.checkpoint import send_all
 from streaming.config import EngineConfig
+from streaming.reading import read_up_to
 from streaming.unit import Output
 
 MANIFEST = "manifest"
@@ -53,14 +54,15 @@ class SnapshotStore:
     async def read(self) -> list[Stored]:
         """Every slot that has a manifest, the newest first."""
         values: dict[bytes, tuple[int, bytes | None]] = {}
-        consumer = clients.consumer(self._config)
+        consumer = clients.consumer(self._config, auto_offset_reset="none")
         await consumer.start()
         try:
             consumer.assign([self._tp])
-            await consumer.seek_to_beginning(self._tp)
-            end = (await consumer.end_offsets([self._tp]))[self._tp]
-            while await consumer.position(self._tp) < end:
-                for record in (await consumer.getmany(timeout_ms=200)).get(self._tp, []):
+            # A snapshot is a cache: one whose head was removed is an incomplete one, and no error.
+            consumer.seek(self._tp, (await consumer.beginning_offsets([self._tp]))[self._tp])
+            ends = await consumer.end_offsets([self._tp])
+            async for batches in read_up_to(consumer, ends, patience=self._config.request_timeout):
+                for record in batches.get(self._tp, []):
                     if record.key is not None:
                         values[record.key] = (record.offset, record.value)
         finally:

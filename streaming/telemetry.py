@@ -9,6 +9,11 @@ from typing import Literal, Protocol, get_args
 
 import msgspec
 
+from learning.intake import DeadLetterReason
+from learning.label import Kind as Outcome
+from learning.reports import AlarmKind
+from learning.snapshots import Kind as Refusal
+
 PREFIX = "headwater_"
 
 CounterName = Literal[
@@ -36,6 +41,7 @@ GaugeName = Literal[
     "label_coverage",
     "incidents_open",
     "consumer_lag",
+    "ready",
     "recovery_seconds",
     "snapshot_version",
 ]
@@ -70,6 +76,8 @@ class Metric(msgspec.Struct, frozen=True):
         labels: names of its labels.
         values: for each label, what bounds its set of values.
         buckets: upper bounds, for histograms.
+        known: values of its one label that are known beforehand. These series are there from the start, at 0: one that
+            appears with its first count has not risen, so no alert on a rate would see that count.
     """
 
     kind: Kind
@@ -77,6 +85,7 @@ class Metric(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    known: tuple[str, ...] = ()
 
 
 CATALOGUE: Mapping[MetricName, Metric] = {
@@ -88,6 +97,7 @@ CATALOGUE: Mapping[MetricName, Metric] = {
         " the horizon is too short. Many `late`: the horizon is too short.",
         ("outcome",),
         ("matched, early, duplicate, corrected, late, expired, orphan",),
+        known=get_args(Outcome),
     ),
     "duplicate_events_total": Metric("counter", "Events dropped because their id was already pending or resolved."),
     "late_events_total": Metric("counter", "Events scored but older than some window reaches, so not added to it."),
@@ -103,12 +113,14 @@ CATALOGUE: Mapping[MetricName, Metric] = {
         " `headwater tail dead-letters`.",
         ("reason",),
         ("learning.intake.DeadLetterReason",),
+        known=get_args(DeadLetterReason),
     ),
     "alarms_total": Metric(
         "counter",
         "Alarms raised. Each is part of an incident: `headwater incident`.",
         ("kind",),
         ("learning.reports.AlarmKind",),
+        known=get_args(AlarmKind),
     ),
     "input": Metric(
         "gauge",
@@ -157,7 +169,13 @@ CATALOGUE: Mapping[MetricName, Metric] = {
         "gauge",
         "Records of a source partition not processed yet. Growing on all: add workers; on one: a hot key.",
         ("topic", "partition"),
-        ("events and labels topic", "partitions this worker owns"),
+        ("events, labels, training log and summaries topic", "partitions this worker owns"),
+    ),
+    "ready": Metric(
+        "gauge",
+        "1 while this worker predicts, 0 while it starts or recovers; as `/health/ready`.",
+        ("pipeline",),
+        ("one",),
     ),
     "snapshots_total": Metric("counter", "Snapshots of the model written by this worker."),
     "snapshots_refused_total": Metric(
@@ -166,6 +184,7 @@ CATALOGUE: Mapping[MetricName, Metric] = {
         " one, or from the training log.",
         ("kind",),
         ("learning.snapshots.Kind, write_failed",),
+        known=(*get_args(Refusal), "write_failed"),
     ),
     "snapshot_version": Metric("gauge", "Version of the newest snapshot that this worker has written or started from."),
     "recovery_seconds": Metric("gauge", "How long the last recovery of assigned partitions took."),

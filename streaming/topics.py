@@ -4,20 +4,25 @@ Used by `headwater topics`, `doctor`, `demo` and by the worker at its start.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
+from streaming import clients
 from streaming.config import EngineConfig
 from streaming.errors import StartupError
 from streaming.security import refusal
 
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
+
+log = logging.getLogger(__name__)
 
 VISIBLE_TRIES = 150
 ALREADY_EXISTS = 36
@@ -31,6 +36,7 @@ UNCLEANED = {"cleanup.policy": "delete", "retention.ms": "-1"}
 COMPACTED = {"cleanup.policy": "compact"}
 A_WEEK = {"cleanup.policy": "delete", "retention.ms": "604800000"}
 A_DAY = {"cleanup.policy": "delete", "retention.ms": "86400000"}
+TRAINING_LOG = "the training log"
 # A dead letter is a record that a broker has accepted plus headers, so it may be larger than the broker's usual limit.
 DEAD_LETTERS = {"max.message.bytes": "4000000"}
 
@@ -68,9 +74,7 @@ def topics_of(pipeline: "Pipeline", app_id: str, partitions: int) -> tuple[Topic
             about="records that could not be used",
             rights=WRITE,
         ),
-        TopicSpec(
-            pipeline.training_log_topic, 1, UNCLEANED, as_events=False, about="the training log", rights=READ + WRITE
-        ),
+        TopicSpec(pipeline.training_log_topic, 1, UNCLEANED, as_events=False, about=TRAINING_LOG, rights=READ + WRITE),
         TopicSpec(pipeline.drift_topic, 1, as_events=False, about="drift events", rights=WRITE),
         TopicSpec(
             pipeline.snapshots_topic, 1, COMPACTED, as_events=False, about="snapshots of the model", rights=READ + WRITE
@@ -112,8 +116,9 @@ def topics_of(pipeline: "Pipeline", app_id: str, partitions: int) -> tuple[Topic
 @asynccontextmanager
 async def admin_client(config: EngineConfig) -> AsyncIterator[AIOKafkaAdminClient]:
     """A connected admin client. Raises StartupError when the broker cannot be reached."""
+    ask_ms = min(15_000, clients.timeout_ms(config))
     admin = AIOKafkaAdminClient(
-        bootstrap_servers=config.bootstrap, request_timeout_ms=15_000, **config.security.options()
+        bootstrap_servers=config.bootstrap, request_timeout_ms=ask_ms, **config.security.options()
     )
     try:
         await admin.start()
@@ -186,10 +191,69 @@ def _absent(spec: TopicSpec, *, seen: bool) -> str:
     return f"topic {spec.name} ({spec.about}) is not to be seen: it does not exist, or this user may not describe it"
 
 
+async def topic_configs(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, dict[str, str]]:
+    """The configuration of each topic that this user may see."""
+    asked = [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in specs]
+    found: dict[str, dict[str, str]] = {}
+    for answer in await admin.describe_configs(asked):
+        for code, _, _, name, entries in answer.resources:
+            if not code:
+                found[name] = {entry[0]: entry[1] for entry in entries}
+    return found
+
+
+def forgetful(specs: Sequence[TopicSpec], configs: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Topics that state or models are made of and whose cleanup would remove some of it, each with the remedy. Pure.
+
+    >>> specs = [TopicSpec("state", 4, COMPACTED)]
+    >>> forgetful(specs, {"state": {"cleanup.policy": "compact"}})
+    []
+    >>> forgetful(specs, {"state": {"cleanup.policy": "compact,delete"}})[0].split(",")[0]
+    'topic state has cleanup.policy=compact'
+    """
+    found = []
+    for spec in specs:
+        policy = configs.get(spec.name, {}).get("cleanup.policy")
+        wanted = "compact" if spec.config == COMPACTED else "delete"
+        if policy is None or policy == wanted or not (spec.config == COMPACTED or spec.about == TRAINING_LOG):
+            continue
+        found.append(
+            f"topic {spec.name} has cleanup.policy={policy}, expected {wanted}: what its cleanup removes is lost to"
+            f" {spec.about}. Set it with kafka-configs --alter --add-config cleanup.policy={wanted}"
+        )
+    return found
+
+
+def expiring(specs: Sequence[TopicSpec], configs: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Logs that lose their head after a while, each with what comes of it. Pure.
+
+    >>> log = TopicSpec("log", 1, UNCLEANED, as_events=False, about=TRAINING_LOG)
+    >>> expiring([log], {"log": {"retention.ms": "-1", "retention.bytes": "-1"}})
+    []
+    >>> expiring([log], {"log": {"retention.ms": "1000"}})[0].split(":")[0]
+    'topic log has retention.ms=1000'
+    """
+    found = []
+    for spec in specs:
+        for name in ("retention.ms", "retention.bytes"):
+            value = configs.get(spec.name, {}).get(name, "-1")
+            if spec.about == TRAINING_LOG and value != "-1":
+                found.append(
+                    f"topic {spec.name} has {name}={value}: what it removes is in snapshots only, so models of before"
+                    f" cannot be made again, and none at all once the snapshots are gone; set {name}=-1"
+                )
+    return found
+
+
 async def check(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> int:
     """Check every topic. Returns the events topic's partition count. Raises StartupError with all problems."""
     counts = await partition_counts(admin, [spec.name for spec in specs])
     found = problems(specs, counts)
+    if not found:
+        configs = await topic_configs(admin, specs)
+        found = forgetful(specs, configs)
+        for warning in expiring(specs, configs):
+            log.warning(warning)
     if found:
         raise StartupError("\n".join(found))
     return counts[specs[0].name]

@@ -58,6 +58,7 @@ class Unit:
     Attributes:
         progress: how far the agents have come, in their own terms; set by them, read back through `read_to`.
         before_cut: called at the beginning of each cut, for what is only made then; set by the agents.
+        after_save: called when a checkpoint of it was committed; set by the agents.
         lag: records of each source topic not done yet, as of when the engine last asked.
 
     Life: opened by recovery, closed on revocation. Closed, it refuses records, so that a batch that is still
@@ -77,6 +78,7 @@ class Unit:
         self.open = True
         self.progress: Any = None
         self.before_cut: Callable[[Unit], None] | None = None
+        self.after_save: Callable[[Unit], None] | None = None
         self.lag: dict[str, int] = {}
         self._asked: dict[TopicPartition, list[tuple[int, Any]]] = {tp: [] for tp in offsets}
         self._read_to: dict[TopicPartition, Any] = {}

@@ -5,16 +5,19 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from pipelines.flights import Departure, history
 from streaming.brokers import NODE_SETTINGS, BrokerError, LocalKafka, answers, free_port
 
 settings.register_profile("headwater", deadline=None)  # how long an example takes says nothing on a shared machine
 settings.load_profile("headwater")
 
 IMAGE = "apache/kafka:4.3.1"
+DEPARTURES = 20_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -90,3 +93,20 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 pytest.fail(reason, pytrace=False)
             pytest.skip(reason)
         yield bootstrap
+
+
+@pytest.fixture(scope="session")
+def year() -> list[Any]:
+    """The first 20,000 departures, and the arrivals that come within a day after the last of them, in time order."""
+    departed: set[str] = set()
+    items: list[Any] = []
+    for item in history():
+        if isinstance(item, Departure):
+            if len(departed) < DEPARTURES:
+                departed.add(item.flight_id)
+                items.append(item)
+        elif item.flight_id in departed:
+            items.append(item)
+        if len(items) >= 2 * DEPARTURES - 200 and len(departed) == DEPARTURES:
+            break
+    return items

@@ -16,9 +16,9 @@ from aiokafka import AIOKafkaProducer
 from app.status import scrape
 from learning.records import Control, Prediction, decode_log
 from streaming.brokers import LocalKafka, free_port
+from tests.chaos.run import PARTITIONS, Run
 from tests.fuzz.inputs import Maker
 from tests.fuzz.worker import Broken, hold
-from tests.integration.test_loop import PARTITIONS, Run
 
 PATIENCE = 900.0  # seconds for all of it
 NOW = 1_750_000_000_000  # ms, later than anything that is made

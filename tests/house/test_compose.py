@@ -58,7 +58,7 @@ def mounts() -> list[str]:
 
 def test_services_are_the_expected() -> None:
     """So that no other test here passes by looking at nothing."""
-    assert set(SERVICES) == {"kafka", "topics", "web-token", "worker", "producer", "prometheus"}
+    assert set(SERVICES) == {"kafka", "topics", "web-token", "worker", "producer", "prometheus", "grafana"}
     assert set(OURS) == {"topics", "worker", "producer"}
     assert [name for name, service in SERVICES.items() if service.get("profiles")] == ["producer"]
 

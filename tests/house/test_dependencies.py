@@ -50,6 +50,7 @@ BUILD = PROJECT["build-system"]["requires"]
     [
         ("Runtime", RUNTIME),
         ("Extra `export`", PROJECT["project"]["optional-dependencies"]["export"]),
+        ("Extra `otel`", PROJECT["project"]["optional-dependencies"]["otel"]),
         ("Build", BUILD),
         ("Development", requirements("dev.in")),
         ("Demo and tests", requirements("data.in")),

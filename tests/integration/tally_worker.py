@@ -1,8 +1,5 @@
 """A worker for the engine's tests: counts events per key, and answers each event once. Run as a process."""
 
-import itertools
-import os
-import signal
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,7 +8,6 @@ from aiokafka import TopicPartition
 from faust.types import StreamT
 
 from streaming.app import StreamApp
-from streaming.checkpoint import Step, no_step
 from streaming.config import EngineConfig, Guarantee
 from streaming.engine import Group
 from streaming.tables import StateTable
@@ -29,7 +25,7 @@ def create(bootstrap: str, name: str, guarantee: Guarantee) -> StreamApp:
         session_timeout=3.0,
         chunk=200,
     )
-    app = StreamApp(config, log_topic=f"{name}-log", metrics=NullMetrics(), step=fatal_step(), web_enabled=False)
+    app = StreamApp(config, log_topic=f"{name}-log", metrics=NullMetrics(), web_enabled=False)
     events = f"{name}-events"
     counts: StateTable[int] = StateTable(
         app,
@@ -54,20 +50,6 @@ def create(bootstrap: str, name: str, guarantee: Guarantee) -> StreamApp:
     app.agent(app.topic(events, maxsize=8), name="tally")(tally)
     app.agent(app.engine.lessons, name="learn")(learn)
     return app
-
-
-def fatal_step() -> Step:
-    """A step hook that kills this process at the nth time of a named step, where the environment says so."""
-    name, _, times = os.environ.get("HEADWATER_TEST_DIE_AT", "").partition("@")
-    if not name:
-        return no_step
-    left = itertools.count(int(times), -1)
-
-    def step(at: str) -> None:
-        if at == name and next(left) <= 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return step
 
 
 async def count_chunk(app: StreamApp, name: str, chunk: Chunk) -> None:

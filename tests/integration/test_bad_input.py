@@ -15,7 +15,8 @@ from aiokafka import AIOKafkaProducer
 from app.children import free_port
 from app.metrics import parse
 from learning.records import Prediction
-from tests.integration.test_loop import Run, resolved
+from tests.chaos.run import Run
+from tests.integration.test_loop import resolved
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 

@@ -1,7 +1,6 @@
 """Control records on a real Kafka: workers freeze, thaw and go back at the same place, and stay one model."""
 
 import asyncio
-import collections
 import json
 import os
 import signal
@@ -24,24 +23,16 @@ from app.status import scrape
 from learning import snapshots
 from learning.learn import Learner
 from learning.records import Control, Example, LogRecord, Prediction, decode_log, encode
-from pipelines.flights import Departure
 from streaming.brokers import free_port
 from streaming.errors import EngineError
 from streaming.follower import read_again
 from streaming.snapshots import SnapshotStore
+from tests.chaos.checker import check, truth
+from tests.chaos.items import labels_of
+from tests.chaos.run import ROOT, Run
 from tests.folds import advance
-from tests.integration.test_loop import (
-    PARTITIONS,
-    ROOT,
-    Run,
-    assert_reproducible,
-    assert_watched,
-    labels_of,
-    year,
-)
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
-__all__ = ["year"]
 
 SETTINGS = {"HEADWATER_SNAPSHOT_EXAMPLES": "500", "HEADWATER_SNAPSHOT_SLOTS": "3"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -133,18 +124,6 @@ def run(kafka: str, tmp_path: Path) -> Iterator[Held]:
     made.end()
 
 
-def assert_one_model(run: Held, made: list[Any], log: list[tuple[int, LogRecord]], items: list[Any]) -> None:
-    """Each event predicted once, each outcome logged once, versions rise, and every prediction can be made again."""
-    predictions = [msgspec.json.decode(record.value, type=Prediction) for record in made]
-    assert sorted(p.id for p in predictions) == sorted(i.flight_id for i in items if isinstance(i, Departure))
-    examples = collections.Counter(record.id for _, record in log if isinstance(record, Example))
-    assert examples == {item.flight_id: 1 for item in labels_of(items)}
-    for number in range(PARTITIONS):
-        versions = [p.version for p, r in zip(predictions, made, strict=True) if r.partition == number]
-        assert versions == sorted(versions), "a model version decreased"
-    assert_reproducible(run.pipeline, predictions, log)
-
-
 def iso(time_ms: int) -> str:
     return (EPOCH + timedelta(milliseconds=time_ms)).isoformat()
 
@@ -213,9 +192,8 @@ def test_two_workers_freeze_thaw_go_back_and_learn_anew_as_one(run: Held, year: 
         lessons = await run.log_of()
         controls = [(offset, record.action) for offset, record in lessons if isinstance(record, Control)]
         assert controls == [(told["offset"], told["action"]) for told in (frozen, thawed, back, again, anew, faster)]
-        assert_one_model(run, await run.read(run.pipeline.predictions_topic), lessons, items)
+        await run.assert_all_true(items)
         assert_frozen(run, lessons, frozen["offset"], thawed["offset"])
-        await assert_watched(run, lessons, drifting=False)
         await assert_told(run, lessons)
 
     asyncio.run(scenario())
@@ -279,7 +257,9 @@ def test_a_log_that_has_lost_its_head_goes_back_as_far_as_a_snapshot_reaches(run
             assert f"made again from version {saved[0]} in" in await stopped(run, one)
         lessons = [*(pair for pair in before if pair[0] < saved[0]), *await run.log_of()]
         assert [o for o, r in lessons if isinstance(r, Control)] == [back["offset"]]
-        assert_one_model(run, await run.read(run.pipeline.predictions_topic), lessons, done)
+        seen = msgspec.structs.replace(await run.seen(), log=lessons)
+        verdict = check(run.pipeline, truth(run.pipeline, done), seen)
+        assert verdict.wrong() == {}, verdict.cases
         latest = max(await run.predictions(), key=lambda prediction: prediction.version)
         (once,) = (await run.headwater("explain", latest.id))["occurrences"]
         assert (once["equal"], once["version"] > back["offset"]) == (True, True)

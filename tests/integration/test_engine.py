@@ -2,8 +2,6 @@
 
 import asyncio
 import collections
-import os
-import random
 import signal
 import subprocess
 import sys
@@ -59,12 +57,11 @@ class Bench:
                 await asyncio.sleep(pause)
         await producer.stop()
 
-    def start(self, die_at: str = "") -> subprocess.Popen[bytes]:
+    def start(self) -> subprocess.Popen[bytes]:
         with (self.logs / f"{self.name}-{len(self.workers)}.log").open("wb") as log:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "tests.integration.tally_worker", self.bootstrap, self.name, self.guarantee],
                 cwd=ROOT,
-                env={**os.environ, "HEADWATER_TEST_DIE_AT": die_at},
                 stdout=log,
                 stderr=log,
             )
@@ -129,26 +126,6 @@ def test_uninterrupted_worker_answers_each_event_once(bench: Bench) -> None:
         answers = await bench.answers()
         worker.send_signal(signal.SIGTERM)
         worker.wait(40)
-        assert_exactly_once(bench, answers, await bench.counts())
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.timeout(400)
-def test_a_worker_killed_at_any_step_of_a_checkpoint_loses_nothing_and_repeats_nothing(bench: Bench) -> None:
-    steps = [f"{step}:{when}" for step in ("begin", "send", "offsets", "commit") for when in ("before", "after")]
-    chance = random.Random(3)
-
-    async def scenario() -> None:
-        await bench.prepare()
-        producing = asyncio.create_task(bench.produce(pause=2.0))
-        for step in steps:
-            worker = bench.start(die_at=f"{step}@{chance.randint(2, 9)}")
-            code = await asyncio.to_thread(worker.wait, 60)
-            assert code == -signal.SIGKILL, f"it did not die at {step}"
-        bench.start()
-        await producing
-        answers = await bench.answers()
         assert_exactly_once(bench, answers, await bench.counts())
 
     asyncio.run(scenario())

@@ -36,9 +36,9 @@ from learning.explain import TOLERANCE
 from learning.records import Control, Correction, Example, LogRecord, Prediction, decode_log, encode
 from pipelines.definition import Pipeline
 from pipelines.flights import Departure, history
+from tests.chaos.run import PARTITIONS, ROOT, Run
 from tests.doubles import HOUR, TinyFeatures, tiny_pipeline
 from tests.integration.flights_run import FEATURES, Fragile, named
-from tests.integration.test_loop import PARTITIONS, ROOT, Run
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -14,12 +14,13 @@ from click.testing import CliRunner
 
 from app.cli import main
 from app.worker import prepared
-from learning.records import Control, Example, Prediction, decode_log
+from learning.records import Control, Example, decode_log
 from learning.reports import Incident, Report
 from streaming.config import EngineConfig
+from tests.chaos.checker import check, truth
+from tests.chaos.run import Run
 from tests.integration import incident_run
 from tests.integration.incident_run import AN_HOUR, CHANGE, FLIGHTS, START
-from tests.integration.test_loop import Run, assert_reproducible
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -74,11 +75,6 @@ async def log_of(run: Run) -> list[tuple[int, Any]]:
     return [(record.offset, decode_log(record.value)) for record in await run.read(run.pipeline.training_log_topic)]
 
 
-async def predictions_of(run: Run) -> list[Prediction]:
-    records = await run.read(run.pipeline.predictions_topic)
-    return [msgspec.json.decode(record.value, type=Prediction) for record in records]
-
-
 def test_a_changed_unit_is_one_incident_with_its_cause_and_one_reaction(run: Run) -> None:
     asyncio.run(flown(run))
     records = asyncio.run(run.read(run.pipeline.incidents_topic))
@@ -98,7 +94,8 @@ def test_a_changed_unit_is_one_incident_with_its_cause_and_one_reaction(run: Run
     again = [o for o, record in log if isinstance(record, Example) and control.since <= o < loss.offset]
     assert 300 <= len(again) < 364
     assert any(f"relearn by headwater at offset {offset}" in event for event in incident.events)
-    assert_reproducible(run.pipeline, asyncio.run(predictions_of(run)), log)
+    expected = truth(run.pipeline, incident_run.history())
+    assert check(run.pipeline, expected, asyncio.run(run.settled(expected))).wrong() == {}
 
     draft = headwater(run, "incident", incident.id)
     for words in (f"# Incident {incident.id}", "**data**", "## Timeline (UTC)", "| distance |", "relearn since offset"):

@@ -5,17 +5,26 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.admin.records_to_delete import RecordsToDelete
 
+from streaming import recovery
+from streaming.app import EXIT_FAILED
+from streaming.brokers import LocalKafka
+from streaming.config import EngineConfig
+from streaming.errors import EngineError
+from tests.chaos.run import Run
 from tests.integration import test_engine
 from tests.integration.test_bad_input import event, label
-from tests.integration.test_loop import Run
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 SLOW = """
 import asyncio, sys
@@ -101,3 +110,122 @@ def test_a_record_that_fits_its_topic_ends_no_worker(kafka: str, tmp_path: Path)
         asyncio.run(scenario())
     finally:
         run.end()
+
+
+async def altered(kafka: str, topic: str, policy: str) -> None:
+    """Give a topic another cleanup policy."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": policy})])
+    await admin.close()
+
+
+async def beheaded(kafka: str, tp: TopicPartition, before: int) -> None:
+    """Remove the head of a log, as retention does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    await admin.delete_records({tp: RecordsToDelete(before_offset=before)})
+    await admin.close()
+
+
+def test_a_changelog_that_loses_or_has_lost_its_head_is_refused(kafka: str, tmp_path: Path) -> None:
+    """It was read from wherever it began: profiles started at nothing, in silence."""
+    run = Run(kafka, tmp_path)
+    changelog = f"{run.config.app_id}-profiles-changelog"
+
+    async def scenario() -> None:
+        await run.prepare()
+        producer: Any = AIOKafkaProducer(bootstrap_servers=kafka)
+        await producer.start()
+        for number in range(3):
+            await producer.send_and_wait(
+                run.pipeline.events.topic, event(flight_id=f"f{number}"), b"JFK", timestamp_ms=1_357_041_600_000
+            )
+        await producer.stop()
+        worker = run.start()
+        await run.until(3, 0)
+        worker.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(worker.wait, 60) == 0, run.last_words()
+        (partition,) = {record.partition for record in await run.read(changelog)}
+
+        await altered(kafka, changelog, "compact,delete")
+        worker = run.start()
+        assert await asyncio.to_thread(worker.wait, 60) != 0
+        assert f"topic {changelog} has cleanup.policy=compact,delete, expected compact" in run.said(worker)
+
+        await beheaded(kafka, TopicPartition(changelog, partition), 1)
+        await altered(kafka, changelog, "compact")
+        worker = run.start()
+        assert await asyncio.to_thread(worker.wait, 60) != 0
+        assert f"the changelog begins late: {changelog}-{partition} at offset 1, expected 0" in run.said(worker)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        run.end()
+
+
+def test_offsets_that_do_not_fit_their_topic_are_refused_or_said(kafka: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Beyond the end, all that comes up to there would be passed over; before the beginning, records have been lost."""
+    tp = TopicPartition(f"t{uuid.uuid4().hex[:8]}", 0)
+    config = EngineConfig(bootstrap=kafka, app_id=f"g-{tp.topic}")
+
+    async def committed(offset: int) -> dict[TopicPartition, int]:
+        async with AIOKafkaConsumer(
+            bootstrap_servers=kafka, group_id=config.app_id, enable_auto_commit=False
+        ) as consumer:
+            consumer.assign([tp])
+            await consumer.commit({tp: offset})
+        return await recovery.committed_offsets(config, [tp])
+
+    async def scenario() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+        await admin.start()
+        await admin.create_topics([NewTopic(tp.topic, 1, 1)])
+        await admin.close()
+        async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
+            for _ in range(9):
+                await producer.send_and_wait(tp.topic, b"x")
+        assert await recovery.committed_offsets(config, [tp]) == {tp: 0}
+        assert await committed(9) == {tp: 9}
+        with pytest.raises(EngineError, match=rf"has read {tp.topic}-0 to offset 12, but it ends at 9"):
+            await committed(12)
+        assert "lost" not in caplog.text
+        assert await committed(2) == {tp: 2}
+        await beheaded(kafka, tp, 5)
+        assert await committed(2) == {tp: 5}
+        assert f"3 records of {tp.topic}-0 were removed before they were read" in caplog.text
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_told_to_stop_while_the_broker_is_away_stops(tmp_path: Path) -> None:
+    """Its last checkpoint waited for the broker without end; now it ends with a code that says it was not saved."""
+    with LocalKafka(tmp_path / "kafka") as broker:
+        run = Run(broker.bootstrap, tmp_path)
+
+        async def scenario() -> None:
+            await run.prepare()
+            # Nothing is checkpointed by itself within the test, so that there is something to save at the end.
+            worker = run.start(HEADWATER_CHECKPOINT_INTERVAL="60", HEADWATER_REQUEST_TIMEOUT="6")
+            producer: Any = AIOKafkaProducer(bootstrap_servers=broker.bootstrap)
+            await producer.start()
+            await producer.send_and_wait(
+                run.pipeline.events.topic, event(flight_id="f"), b"JFK", timestamp_ms=1_357_041_600_000
+            )
+            await producer.stop()
+            while "Worker ready" not in run.said(worker):  # noqa: ASYNC110  # another process says it
+                await asyncio.sleep(0.2)
+            await asyncio.sleep(6)
+            await asyncio.to_thread(broker.kill)
+            worker.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(worker.wait, 60) == EXIT_FAILED, run.last_words()
+            assert "the last checkpoint failed; what it held will be done again" in run.said(worker)
+            assert "\nError: checkpoint of <Unit events-" in run.said(worker), (
+                "why it ended is not among its last words"
+            )
+
+        try:
+            asyncio.run(scenario())
+        finally:
+            run.end()

@@ -13,10 +13,10 @@ from learning import snapshots
 from learning.learn import Learner
 from learning.records import decode_log
 from streaming.snapshots import SnapshotStore, key_of
-from tests.integration.test_loop import Run, assert_all_true, labels_of, year
+from tests.chaos.items import labels_of
+from tests.chaos.run import Run
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
-__all__ = ["year"]
 
 SETTINGS = {"HEADWATER_SNAPSHOT_EXAMPLES": "500", "HEADWATER_SNAPSHOT_SLOTS": "3"}
 
@@ -80,7 +80,7 @@ def test_a_worker_starts_from_the_newest_snapshot_that_can_be_believed(run: Run,
         assert words.count("is not used (unsigned)") >= 2
         assert "starts from a snapshot" not in words
         assert "k2" not in words
-        await assert_all_true(run, year[:8_000])
+        await run.assert_all_true(year[:8_000])
         signed = [s for s in await store.read() if snapshots.read_manifest(s.manifest).hmac]
         assert snapshots.load(signed[0].manifest, signed[0].chunks, run.pipeline, [b"other", b"k2"]).examples > 0
 

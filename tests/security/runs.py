@@ -1,7 +1,6 @@
 """A run whose workers are clients of a secured listener, while the test itself looks on through the plain one."""
 
 import asyncio
-import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +14,8 @@ from streaming import permissions, topics
 from streaming.config import EngineConfig
 from streaming.permissions import Acl
 from streaming.topics import TopicSpec
+from tests.chaos.run import PARTITIONS, Run
 from tests.integration.cli_run import FLIGHTS, UNLABELLED, history
-from tests.integration.test_loop import PARTITIONS, Run
 from tests.security.broker import PASSWORD, USER, SecuredKafka
 from tests.security.guarded_run import guarded
 
@@ -62,15 +61,12 @@ class Guarded(Run):
         known = {name: value for name, value in names.items() if name in Settings.model_fields}
         return Settings(**known).engine_config(self.name)  # type: ignore[arg-type]  # text, as from an environment
 
-    def start(self, pipeline: str = "", **settings: str) -> "subprocess.Popen[bytes]":
-        return super().start(pipeline, **{**self.settings, **settings})
-
     async def create(self) -> None:
         """Make topics, as an operator."""
         async with topics.admin_client(self.config) as admin:
             await topics.ensure(admin, self.specs, 1)
 
-    async def send(self, topic: str, value: bytes) -> None:
+    async def write(self, topic: str, value: bytes) -> None:
         """Write one record, as somebody else."""
         async with AIOKafkaProducer(bootstrap_servers=self.config.bootstrap) as producer:
             await producer.send_and_wait(topic, value, b"somebody")
@@ -87,11 +83,10 @@ class Guarded(Run):
         """What a command says, run as the worker's user."""
         return CliRunner().invoke(main, arguments, env=self.settings)
 
-    async def ended(self, number: int, patience: float = 30.0) -> tuple[int, str]:
+    async def finished(self, number: int, patience: float = 30.0) -> tuple[int, str]:
         """A worker's exit code and all that it said."""
-        worker = self.workers[number]
-        await asyncio.to_thread(worker.wait, patience)
-        return worker.returncode, self.log(number).read_text(errors="replace")
+        code = await self.ended(self.workers[number], patience)
+        return code, self.log(number).read_text(errors="replace")
 
 
 class Done(NamedTuple):
@@ -120,7 +115,7 @@ async def worked(secured: SecuredKafka, logs: Path, kinds: Iterable[tuple[str, s
         await run.works(items, len(items) - LABELS, LABELS)
         snapshots = len(await run.read(run.pipeline.snapshots_topic))
         run.workers[0].terminate()
-        return Done(run, snapshots, *await run.ended(0))
+        return Done(run, snapshots, *await run.finished(0))
 
     try:
         done = await asyncio.gather(*map(feed, runs.values()))

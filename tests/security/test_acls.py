@@ -91,16 +91,16 @@ async def at_work(run: Guarded, secured: SecuredKafka, lines: list[str]) -> None
     run.start()
     await run.works(items[:half], events[0], labels[0])
     run.workers[0].terminate()
-    code, said = await run.ended(0)
+    code, said = await run.finished(0)
     assert code == 0, said
     run.start()
     run.start()  # joins while the other one works
-    await run.send(run.pipeline.events.topic, b"no JSON")
+    await run.write(run.pipeline.events.topic, b"no JSON")
     await run.works(items[half:], events[1], labels[1])
     for topic in (run.pipeline.dead_letters_topic, run.pipeline.drift_topic, run.pipeline.snapshots_topic):
         assert await run.read(topic), topic
     run.workers[2].terminate()
-    code, said = await run.ended(2)
+    code, said = await run.finished(2)
     assert code == 0, said
     assert "starts from a snapshot" in run.log(1).read_text()
     await loses_a_right(run, secured)
@@ -113,8 +113,8 @@ async def loses_a_right(run: Guarded, secured: SecuredKafka) -> None:
     """The worker that is left ends, also where it is Faust's own consumer that is refused, and says what for."""
     acl = Acl("topic", run.pipeline.events.topic, "Read")
     await secured.forbid(run.principal, acl)
-    await run.send(run.pipeline.events.topic, b"no JSON")
-    code, said = await run.ended(1)
+    await run.write(run.pipeline.events.topic, b"no JSON")
+    code, said = await run.finished(1)
     await secured.allow(run.principal, acl)
     assert code == 70, said
     assert f"missing ACL: {acl}" in said.rpartition("Error: ")[2]

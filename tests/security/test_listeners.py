@@ -14,7 +14,7 @@ import pytest
 from app.settings import Settings, SettingsError
 from app.worker import prepared
 from streaming.errors import StartupError
-from tests.integration.test_loop import ROOT
+from tests.chaos.run import ROOT
 from tests.security.broker import PASSWORD, SecuredKafka
 from tests.security.guarded_run import guarded
 from tests.security.runs import Done, assert_clean, worked

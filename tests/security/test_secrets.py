@@ -223,7 +223,7 @@ def test_nothing_that_runs_tells_a_secret(
         await run.create()
         await secured.allow(run.principal, *run.acls)
         run.start()
-        await run.send(run.pipeline.events.topic, b"no JSON")
+        await run.write(run.pipeline.events.topic, b"no JSON")
         await run.works(items, len(items) - LABELS, LABELS)
 
     asyncio.run(work())
@@ -248,7 +248,7 @@ def test_nothing_that_runs_tells_a_secret(
     assert "SaslAuthenticate(***)" in caplog.text, "requests are logged here, and this one without what is in it"
     assert_says_no_secret("the log of the commands", caplog.text)
     run.workers[0].terminate()
-    code, said = asyncio.run(run.ended(0))
+    code, said = asyncio.run(run.finished(0))
     assert code == 0, said
     assert "SaslAuthenticate(***)" in said
     assert_says_no_secret("the worker's log", said)

@@ -26,3 +26,21 @@ def test_a_forgotten_gauge_is_not_shown_until_it_is_set_again() -> None:
     assert not [name for name in parse(metrics.exposition().decode()) if name.startswith("consumer_lag")]
     metrics.gauge("consumer_lag", 1, topic="departures", partition="1")
     assert parse(metrics.exposition().decode())['consumer_lag{partition="1",topic="departures"}'] == 1.0
+
+
+def test_kinds_of_a_counter_are_there_before_the_first_of_them() -> None:
+    """The first dead letter, alarm or refused snapshot made its series appear at 1, which no rate sees as a rise."""
+    samples = parse(PrometheusMetrics().exposition().decode())
+    for name, metric in CATALOGUE.items():
+        for value in metric.known:
+            assert samples[f'{name}{{{metric.labels[0]}="{value}"}}'] == 0.0
+    bounded = {name for name, metric in CATALOGUE.items() if metric.known}
+    assert bounded == {"labels_total", "dead_letters_total", "alarms_total", "snapshots_refused_total"}
+
+
+def test_a_gauge_that_follows_something_is_what_that_is_now() -> None:
+    metrics, ready = PrometheusMetrics(), [False]
+    metrics.follow("ready", lambda: float(ready[0]), pipeline="flights")
+    assert parse(metrics.exposition().decode())['ready{pipeline="flights"}'] == 0.0
+    ready[0] = True
+    assert parse(metrics.exposition().decode())['ready{pipeline="flights"}'] == 1.0

@@ -52,7 +52,8 @@ def test_beyond_loopback_everything_but_health_wants_the_token() -> None:
                 assert TOKEN not in said
             assert (await get(f"{url}/metrics", BEARER))[0] == 200
             assert (await get(f"{url}/metrics", {"Authorization": f"bearer {TOKEN}"}))[0] == 200
-            for path in PATHS[1:]:
+            assert (await get(f"{url}/", BEARER))[0] == 200
+            for path in PATHS[2:]:
                 assert (await get(url + path, BEARER))[0] == 404
             for path in ("/health/live", "/health/ready"):
                 assert (await get(url + path))[0] == 200

@@ -1,0 +1,1 @@
+"""What is done to workers, brokers and clocks, and what must be true afterwards: docs/reliability.md."""
