@@ -10,8 +10,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.table import Table
-from rich.text import Text
 
 from app import replay
 from app.draft import draft
@@ -20,7 +18,6 @@ from app.explain import bars
 from app.feed import as_json as plain
 from app.people import (
     broker_option,
-    console,
     interruptible,
     json_option,
     pipeline_of,
@@ -64,11 +61,9 @@ def command(incident_id: str | None, out: Path | None, pipeline: str | None, bro
 
 
 def deliver(made: Any, out: Path | None) -> None:
-    """Print it or write it to a file: a draft, a table, or what is JSON. Raises ClickException."""
+    """Print it or write it to a file: text, or what becomes JSON. Raises ClickException."""
     if out is None:
-        if isinstance(made, Table):
-            console.print(made)
-        elif isinstance(made, str):
+        if isinstance(made, str):
             click.echo(made, nl=False)
         else:
             print_json(made)
@@ -82,14 +77,14 @@ def deliver(made: Any, out: Path | None) -> None:
     stderr.print(f"wrote {out}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _listed(known: Sequence[Incident]) -> Any:
-    if not known:
-        return "no incident so far\n"
-    table = Table("id", "state", "opened (event time)", "since", "cause", "alarms", "what fired first")
-    for each in known:
-        cells = (each.id, each.state, when(each.opened_ms), when(each.since_ms), each.cause, str(len(each.alarms)))
-        table.add_row(*map(Text, cells), Text(each.alarms[0].text))
-    return table
+def _listed(known: Sequence[Incident]) -> str:
+    """One line each, with the id first and whole, since that is what the next command is given."""
+    width = max((len(each.id) for each in known), default=0)
+    lines = [
+        f"{each.id:<{width}}  {each.state:<6}  {each.cause:<8}  since {when(each.since_ms)}  {each.alarms[0].text}"
+        for each in known
+    ]
+    return "\n".join(lines or ["no incident so far"]) + "\n"
 
 
 async def incidents_of(pipeline: Pipeline, config: EngineConfig) -> list[Incident]:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import click
+from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.table import Table
@@ -36,15 +37,18 @@ from streaming import clients
 from streaming.config import EngineConfig
 
 STYLES = {"good": "green", "watch": "yellow", "bad": "red", "unknown": "dim"}
-SHOWN = {  # columns of the table of quality, by what they are over
-    "rolling": "last outcomes",
+SHOWN = {  # columns of the table of quality by what they are over; those that find no room are left out from the end
+    "rolling": "last",
+    "rolling_base_rate": "base rate",
+    "rolling_last_label": "last label",
+    "frozen": "frozen copy",
+    "since_frozen": "beside it",
     "total": "all",
     "recent": "recent",
     "mature": "mature",
-    "since_frozen": "since frozen",
-    "frozen": "frozen copy",
 }
-BESIDE = {"rolling_base_rate": "base rate", "rolling_last_label": "last label"}
+LABELS = {"roc_auc": "ROC AUC", "mae": "MAE", "rmse": "RMSE", "calibration_error": "calibration", **NAMES}
+FRAMELESS: dict[str, Any] = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False}
 OLD_MS = 60_000  # a report older than this is not how the pipeline is now
 INPUTS = 12
 INCIDENTS = 5
@@ -119,7 +123,7 @@ class View:
         yield from said(judged)
         if report is not None:
             room = max(3, screen.height - FRAME) if screen.is_terminal else INPUTS
-            yield quality(report)
+            yield quality(report, screen.width)
             yield inputs(report, min(room, INPUTS))
             yield Group(*labels(report), *health(report))
         yield from listed(incidents, INCIDENTS if not screen.is_terminal or screen.height > FRAME + 12 else 2)
@@ -145,25 +149,25 @@ def said(judged: Verdict) -> Iterator[Text]:
         yield Text.assemble((f"  {check_.part:<9}{check_.state:<8}", STYLES[check_.state]), check_.text)
 
 
-def quality(report: Report) -> Table:
-    """Measures of the model over several spans, beside the baselines."""
-    table = Table("measure", title="quality", title_justify="left")
-    columns = [(title, report.quality[over]) for over, title in SHOWN.items() if over in report.quality]
-    columns += [(title, report.baselines[name]) for name, title in BESIDE.items() if name in report.baselines]
+def quality(report: Report, width: int) -> Table:
+    """Measures of the model over several spans, beside the baselines, as many as the width has room for."""
+    table = Table("quality", title_justify="left", **FRAMELESS)
+    found = report.quality | report.baselines
+    columns = [(title, found[over]) for over, title in SHOWN.items() if over in found][: max((width - 12) // 12, 2)]
     for title, _ in columns:
         table.add_column(title, justify="right")
     for name in MEASURES:
         if any(name in measures for _, measures in columns):
-            table.add_row(NAMES.get(name, name), *(_number(measures.get(name)) for _, measures in columns))
+            table.add_row(LABELS.get(name, name), *(_number(measures.get(name)) for _, measures in columns))
     return table
 
 
 def inputs(report: Report, rows: int) -> Table:
     """Features and fields, the worst first."""
-    title = f"inputs, the worst {min(rows, len(report.fields))} of {len(report.fields)}"
-    table = Table("input", title=title, title_justify="left")
-    for column in ("mean", "reference", "missing", "outside", "KS", "PSI", "alarm level"):
-        table.add_column(column, justify="right")
+    table = Table(**FRAMELESS)
+    table.add_column(f"input ({min(rows, len(report.fields))} of {len(report.fields)})", overflow="fold")
+    for column in ("mean", "before", "missing", "outside", "KS", "PSI", "alarm"):
+        table.add_column(column, justify="right", no_wrap=True)
     for field in worst(report)[:rows]:
         numbers = (
             ("", "")

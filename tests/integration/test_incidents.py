@@ -2,24 +2,25 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from app.cli import main
 from app.worker import prepared
-from learning.records import Control, Example, Prediction, decode_log
+from learning.records import Control, Example, decode_log
 from learning.reports import Incident, Report
 from streaming.config import EngineConfig
+from tests.chaos.checker import check, truth
+from tests.chaos.run import Run
 from tests.integration import incident_run
 from tests.integration.incident_run import AN_HOUR, CHANGE, FLIGHTS, START
-from tests.integration.test_loop import ROOT, Run, assert_reproducible
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -37,23 +38,16 @@ def run(kafka: str, tmp_path: Path) -> Iterator[Run]:
 
 
 def headwater(run: Run, *arguments: str) -> str:
+    """What a command says; in this process, since starting one takes seconds."""
     settings = {
         "HEADWATER_BROKER": run.config.bootstrap,
         "HEADWATER_PIPELINE": "tests.integration.incident_run:pipeline",
         "HEADWATER_TEST_RUN": run.name,
         "HEADWATER_WEB_PORT": "1",
-        "COLUMNS": "160",
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "app.cli", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    with patch.object(incident_run, "pipeline", run.pipeline):
+        done = CliRunner().invoke(main, arguments, env=settings)
+    assert done.exit_code == 0, done.output
     return done.stdout
 
 
@@ -71,6 +65,7 @@ async def flown(run: Run) -> None:
     while time.monotonic() < deadline:
         told = [msgspec.json.decode(record.value, type=Report) for record in await run.read(run.pipeline.reports_topic)]
         if told and told[-1].examples >= FLIGHTS:
+            assert told[-1].coverage == 1.0, "every flight has landed"
             return
         await asyncio.sleep(0.5)
     pytest.fail(f"no report is of all {FLIGHTS} examples: {run.last_words()}")
@@ -80,11 +75,6 @@ async def log_of(run: Run) -> list[tuple[int, Any]]:
     return [(record.offset, decode_log(record.value)) for record in await run.read(run.pipeline.training_log_topic)]
 
 
-async def predictions_of(run: Run) -> list[Prediction]:
-    records = await run.read(run.pipeline.predictions_topic)
-    return [msgspec.json.decode(record.value, type=Prediction) for record in records]
-
-
 def test_a_changed_unit_is_one_incident_with_its_cause_and_one_reaction(run: Run) -> None:
     asyncio.run(flown(run))
     records = asyncio.run(run.read(run.pipeline.incidents_topic))
@@ -92,7 +82,7 @@ def test_a_changed_unit_is_one_incident_with_its_cause_and_one_reaction(run: Run
     assert {record.key.decode() for record in records} == {incident.id}, "one incident"
     assert sorted(alarm.signal.rpartition(":")[2] for alarm in incident.alarms) == ["distance", "loss"]
     assert (incident.cause, incident.state) == ("data", "open")
-    assert abs(incident.since_ms - CHANGED_MS) <= HOUR_MS
+    assert -3 * HOUR_MS <= incident.since_ms - CHANGED_MS <= HOUR_MS
 
     log = asyncio.run(log_of(run))
     controls = [(offset, record) for offset, record in log if isinstance(record, Control)]
@@ -104,7 +94,8 @@ def test_a_changed_unit_is_one_incident_with_its_cause_and_one_reaction(run: Run
     again = [o for o, record in log if isinstance(record, Example) and control.since <= o < loss.offset]
     assert 300 <= len(again) < 364
     assert any(f"relearn by headwater at offset {offset}" in event for event in incident.events)
-    assert_reproducible(run.pipeline, asyncio.run(predictions_of(run)), log)
+    expected = truth(run.pipeline, incident_run.history())
+    assert check(run.pipeline, expected, asyncio.run(run.settled(expected))).wrong() == {}
 
     draft = headwater(run, "incident", incident.id)
     for words in (f"# Incident {incident.id}", "**data**", "## Timeline (UTC)", "| distance |", "relearn since offset"):
@@ -112,16 +103,16 @@ def test_a_changed_unit_is_one_incident_with_its_cause_and_one_reaction(run: Run
     evidence = json.loads(headwater(run, "incident", incident.id, "--json"))["evidence"]
     assert evidence["inputs"][0]["name"] == "distance"
     assert evidence["inputs"][0]["mean"] > 500 * evidence["inputs"][0]["mean_before"]
-    assert "distance" in evidence["slices"][0]["name"]
+    (moved,) = [each for each in evidence["slices"] if each["name"].startswith("distance >= ")]
+    assert moved["share_before"] == pytest.approx(0.25, abs=0.01)
+    assert moved["share"] > 0.8, "all that came in metres, and what chance put before them"
+    assert moved["loss"] > 3 * moved["loss_before"]
     assert evidence["since"]["quality"]["log_loss"] > evidence["before"]["quality"]["log_loss"]
     assert [offset for offset, _ in evidence["controls"]] == [offset]
     assert [opening["partition"] for opening in evidence["openings"]] == [0]
     assert incident.id in headwater(run, "incident")
 
     frame = headwater(run, "top", "--once")
-    for words in (f"Headwater {run.name}", f"open incident {incident.id}", "distance", "Log loss", "base rate"):
+    for words in (f"Headwater {run.name}", f"open incident {incident.id}", "distance", "Log loss"):
         assert words in frame
-    told = json.loads(headwater(run, "top", "--json"))
-    assert told["report"]["examples"] == FLIGHTS
-    assert [each["id"] for each in told["incidents"]] == [incident.id]
     assert f"open incident {incident.id} (data)" in headwater(run, "status")

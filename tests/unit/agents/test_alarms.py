@@ -59,7 +59,8 @@ def unit_of(pipeline: Pipeline, loads: dict[str, bytes] | None = None) -> Unit:
 def examples(pipeline: Pipeline, days: int, change: int) -> list[Example]:
     """A model that is right nine times of ten, and from a day on every other time."""
     rng = random.Random(1)
-    schema, made = pipeline.feature_set.schema, []
+    schema = pipeline.feature_set.schema
+    made: list[Example] = []
     for day in range(days):
         for n in range(A_DAY):
             at = (100 + day) * DAY_MS + n * (DAY_MS // A_DAY)
