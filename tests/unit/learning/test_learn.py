@@ -12,7 +12,7 @@ from river import anomaly, linear_model, naive_bayes, preprocessing, tree
 from learning.learn import Learner, ModelError
 from learning.records import Control, Correction, Example, LogRecord, Outcome
 from pipelines.models import learning_rate_of
-from tests.doubles import FixedModel, FixedProbabilities, TinyFeatures, tiny_pipeline
+from tests.doubles import FixedModel, FixedProbabilities, TinyFeatures, logistic, tiny_pipeline
 from tests.folds import advance, fold
 
 X = [1.0, 2.0]
@@ -403,3 +403,14 @@ def test_boost_of_a_model_without_a_learning_rate_is_passed_over() -> None:
     with pytest.raises(ModelError, match="constant learning rate"):
         one.apply(1, boost(2.0, 5))
     assert (one.version, one.boost) == (2, None)
+
+
+def test_boosted_model_is_river_s_own_with_that_rate() -> None:
+    """What stands for the model had been read from it before its rate was changed."""
+    theirs = logistic()
+    for x, rate in [(1, 0.01), (2, 0.01), (0, 0.01), (2, 0.04), (3, 0.04), (0, 0.04), (1, 0.01)]:
+        theirs["LogisticRegression"].optimizer.lr.learning_rate = rate
+        theirs.learn_one(dict(zip(TinyFeatures.names, [float(x), 0.0], strict=True)), x > 1)
+    ours = following(*examples(1, 2, 0), boost(4.0, 3), *examples(2, 3, 0, 1))
+    assert ours.predict(X) == theirs.predict_proba_one(dict(zip(TinyFeatures.names, X, strict=True)))[True]
+    assert ours.predict(X) != following(*examples(1, 2, 0, 2, 3, 0, 1)).predict(X)
