@@ -219,10 +219,17 @@ def _done(incident: Incident, evidence: Evidence) -> Iterator[str]:
     yield "## What was done"
     yield ""
     lines = [f"- {_cell(_told(offset, control))}" for offset, control in evidence.controls]
-    lines += [f"- {_cell(event)}" for event in incident.events]
+    read = [f" at offset {offset}" for offset, _ in evidence.controls]
+    # The record tells of the same control records, shorter; of some, the log was not read that far.
+    lines += [f"- {_cell(event)}" for event in incident.events if not any(_ends(event, place) for place in read)]
     yield from lines or ["Nothing that the training log knows of."]
     yield ""
     yield "*To fill in: what people did, when, and what came of it.*"
+
+
+def _ends(event: str, place: str) -> bool:
+    """Whether an event of the record is at this place of the log, whatever reason follows."""
+    return event.endswith(place) or f"{place}: " in event
 
 
 def _to_fill_in() -> Iterator[str]:

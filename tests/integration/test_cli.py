@@ -226,6 +226,8 @@ def test_status_and_tail_name_the_topic_that_is_missing(run: Run) -> None:
     remedy = "does not exist; create it with `headwater topics create`"
     run("status").refused(f"{run.name}.departures {remedy}")
     run("tail", "drift").refused(f"{run.name}.drift {remedy}")
+    run("top").refused(f"{run.name}.reports {remedy}")
+    run("incident").refused(f"{run.name}.incidents {remedy}")
 
 
 # -- the loop
@@ -374,6 +376,8 @@ COMMANDS: Sequence[Sequence[str]] = (
     ("topics", "check"),
     ("produce",),
     ("tail",),
+    ("top",),
+    ("incident",),
 )
 
 

@@ -235,6 +235,17 @@ def test_draft_has_what_a_post_mortem_needs() -> None:
     assert text.count("*To fill in: ") == 5
 
 
+def test_what_was_done_is_told_once() -> None:
+    """The record and the log both tell of a control record."""
+    when = "1970-01-01 00:00 UTC:"
+    events = [f"{when} relearn by headwater at offset 77: alarm loss-9", f"{when} freeze by ann at offset 7"]
+    done = draft(PIPELINE, incident(events=events), EVIDENCE).split("## What was done")[1].split("*To fill")[0]
+    assert [line.split(" by ")[0] for line in done.splitlines() if line] == [
+        "- relearn since offset 40",
+        f"- {when} freeze",
+    ]
+
+
 def test_timeline_is_in_the_order_of_the_clock() -> None:
     text = draft(PIPELINE, incident(state="closed", closed_wall_ms=9_000_000), EVIDENCE)
     table = text.split("## Timeline (UTC)")[1].split("##")[0]
