@@ -31,7 +31,9 @@ LEAST_EVENTS = 300
 REFERENCE = 7
 """Windows that make a reference: a week of days."""
 OPEN_TILES = 3
-"""Days that are kept open for partitions that are behind."""
+"""Days that are kept open for partitions from which nothing comes; one that is read to its end may just be quiet."""
+BEHIND_TILES = 30
+"""Days that are kept open for partitions with records still to be read, as while a backlog is done."""
 HORIZONS = 4
 """Cohorts of predictions are counted for this many horizons."""
 BURST = REFERENCE + LEAST
@@ -143,6 +145,7 @@ class State(msgspec.Struct):
     pulse: Pulse = msgspec.field(default_factory=Pulse)
     open: dict[int, Tile] = {}
     progress: dict[int, int] = {}
+    behind: list[int] = []
     closed_to: int = -1
     window: Tile = msgspec.field(default_factory=Tile)
     cohorts: dict[int, int] = {}
@@ -211,6 +214,7 @@ class Survey:
         state.until_ms = max(state.until_ms, summary.until_ms)
         place = Place(offset, state.until_ms, summary.wall_ms, state.version)
         alarms = [_pipeline_alarm(place, trouble) for trouble in state.pulse.take(summary)]
+        self._note_lag(summary)
         if summary.events and len(summary.features) == len(self._features):
             self._count_cohorts(summary)
             self._pour(summary)
@@ -280,11 +284,14 @@ class Survey:
             del cohorts[start]
 
     def _pour(self, summary: Summary) -> None:
-        """Into the tile of its latest event; a day that is closed already is not opened again."""
+        """Into the tile of its latest event; what comes for a day that is closed already is of none."""
         state = self._state
         if state.first_ms < 0:
             state.first_ms = summary.since_ms
-        day = max(summary.until_ms // self._cycle, state.closed_to)
+        day = summary.until_ms // self._cycle
+        state.progress[summary.partition] = max(state.progress.get(summary.partition, day), day)
+        if day < state.closed_to:
+            return
         numbers = dict(zip(self._features, summary.features, strict=True))
         numbers["prediction"] = summary.prediction
         numbers |= {f"field:{name}": sketch for name, sketch in summary.numbers.items()}
@@ -299,19 +306,35 @@ class Survey:
             dict(summary.labels),
         )
         state.open.setdefault(day, Tile()).pour(msgspec.msgpack.decode(msgspec.msgpack.encode(tile), type=Tile))
-        state.progress[summary.partition] = max(state.progress.get(summary.partition, day), day)
+
+    def _note_lag(self, summary: Summary) -> None:
+        """Whether the partition has events that are not read yet; one that has is waited for longer."""
+        behind = set(self._state.behind) - {summary.partition}
+        if summary.lag.get(self._pipeline.events.topic, 0) > 0:
+            behind.add(summary.partition)
+        self._state.behind = sorted(behind)
 
     def _windows(self) -> Iterator[Tile]:
-        """Windows that are whole now: days that every partition is through, until there are enough events."""
+        """Windows that are whole now: days that every partition is through, until there are enough events.
+
+        A day that ends without a partition which is still to read its part of it is compared with nothing: entities
+        keep to their partition, so the rest of them are others than usual, which is no drift.
+        """
         state = self._state
         newest = max(state.progress.values())
-        state.progress = {p: day for p, day in state.progress.items() if day > newest - OPEN_TILES}
-        reached = min(state.progress.values())
+        allowed = {p: BEHIND_TILES if p in state.behind else OPEN_TILES for p in state.progress}
+        progress = {p: day for p, day in state.progress.items() if day > newest - allowed[p]}
+        whole = all(p in progress for p in state.behind)
+        reached = min(progress.values())
         for day in sorted(state.open):
-            if day >= reached and day > newest - OPEN_TILES:
+            if day >= reached:
                 break
-            state.window.pour(state.open.pop(day))
+            tile = state.open.pop(day)
             state.closed_to = day + 1
+            if not whole:
+                state.window = Tile()
+                continue
+            state.window.pour(tile)
             if state.window.events >= LEAST_EVENTS:
                 window, state.window = state.window, Tile()
                 yield window

@@ -9,7 +9,7 @@ from learning.quality import Tally
 from learning.reports import Alarm, Sketch, Summary
 from learning.sketch import categories, sketch
 from learning.summary import DAY_MS
-from learning.survey import BUDGET, OPEN_TILES, Survey
+from learning.survey import BEHIND_TILES, BUDGET, OPEN_TILES, Survey
 from learning.windows import Cohorts, cohort_ms
 
 PIPELINE = pipeline()
@@ -112,6 +112,31 @@ def test_a_partition_that_is_behind_is_no_drift() -> None:
     assert not survey._state.fields  # nothing is whole before partition 1 is through day 0
     alarms_of(survey, one[2 : 2 + OPEN_TILES], 3)
     assert survey._state.fields  # but it is not waited for any longer than that
+
+
+def test_a_backlog_is_no_drift() -> None:
+    """Read at full speed, one partition is weeks behind others: days were closed without it, as if it had no events."""
+    waits = {"lag": {PIPELINE.events.topic: 9}}
+
+    one = stream(length=60)
+    other = [replace(moved_to(record, 1), **waits) for record in stream(seed=6, length=60)]
+    begun = Summary(1, "w", 0, opened=True, **waits)
+    for late in (5, BEHIND_TILES - 2):
+        survey = Survey(PIPELINE)
+        mixed = [
+            begun,
+            *one[:late],
+            *(r for pair in zip(one[late:], other, strict=False) for r in pair),
+            *other[-late:],
+        ]
+        assert alarms_of(survey, mixed) == []
+        assert survey._state.fields
+    far = BEHIND_TILES + 5
+    survey = Survey(PIPELINE)
+    assert alarms_of(survey, [begun, other[0], *one[:far]]) == []
+    assert not survey._state.fields  # days without it are compared with nothing
+    assert alarms_of(survey, [r for pair in zip(one[far:], other[far:], strict=True) for r in pair], far + 2) == []
+    assert survey._state.fields
 
 
 def test_fields_tell_what_is_wrong_with_the_last_window() -> None:
