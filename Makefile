@@ -8,9 +8,9 @@ LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=pyth
 # Files of tests at once. Each has a Kafka of its own; tests of whole workers wait more than they work.
 WORKERS ?= 3
 
-.PHONY: help demo venv check fix test chaos fuzz security bench alarms docs screenshots lock clean
+.PHONY: help demo venv check fix test chaos fuzz security bench bench-kernels alarms docs screenshots lock clean
 help: ## Show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 # What runs Headwater, then what tests it: the demo does without the second.
 .venv/.run: requirements/base.txt requirements/data.txt pyproject.toml
@@ -57,6 +57,9 @@ security: venv ## Whole workers behind the kinds of secured listeners that `make
 
 bench: venv ## What Kafka, exactly once, costs against a bare loop (Linux; some minutes)
 	$(BIN)/python -m bench.loop
+
+bench-kernels: venv ## The hot path in Python, compiled, and by River; into docs/performance.md (a minute or two)
+	$(BIN)/python -m bench.kernels
 
 alarms: venv ## How often alarms are false and how late they are, to docs/alarms.md (some ten minutes)
 	$(BIN)/python -m bench.alarms

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from app import backtest as backtesting
 from app import check as checking
-from app import children
+from app import children, loops
 from app import control as controlling
 from app import demo as demonstration
 from app import doctor as doctoring
@@ -117,7 +117,9 @@ def backtest(name: str | None, freeze_after: datetime | None, drift: bool, as_js
     Each event is predicted before its outcome is learned, in the order of event time, by the same code as in a
     worker. NAME is a built-in one or package.module:name; left out, it is HEADWATER_PIPELINE.
     """
-    pipeline = pipeline_of(settings_for(pipeline=name))
+    settings = settings_for(pipeline=name)
+    pipeline = pipeline_of(settings)
+    loops.choose(settings)
     if drift:
         if freeze_after is not None:
             message = "got --drift and --freeze-after, expected one of them; run it twice"

@@ -7,7 +7,9 @@ import msgspec
 from aiokafka import TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
 
+from app import loops
 from app.settings import Settings
+from features.compiled import CompiledError
 from pipelines.definition import Pipeline
 from streaming import clients, permissions, topics
 from streaming.config import EngineConfig
@@ -31,6 +33,7 @@ async def examine(settings: Settings, pipeline: Pipeline) -> AsyncIterator[Findi
     yield Finding("settings", "ok", f"broker {settings.broker}, app id {config.app_id}, {config.guarantee}")
     count = len(pipeline.feature_set.names)
     yield Finding("pipeline", "ok", f"{pipeline.name}: {count} features, {pipeline.task}")
+    yield hot_loops(settings)
     try:
         async with topics.admin_client(config) as admin:
             brokers = len((await admin.describe_cluster())["brokers"])
@@ -64,6 +67,14 @@ async def examine(settings: Settings, pipeline: Pipeline) -> AsyncIterator[Findi
     for stream in (pipeline.events, pipeline.labels):
         if stream.topic in counts:
             yield await partitioner(config, stream.topic, counts[stream.topic])
+
+
+def hot_loops(settings: Settings) -> Finding:
+    """Whether a worker's hot loops would run compiled here."""
+    try:
+        return Finding("loops", "ok", loops.said(loops.choose(settings)))
+    except CompiledError as error:
+        return Finding("loops", "problem", f"{error}; or set HEADWATER_COMPILED=auto")
 
 
 async def partitioner(config: EngineConfig, topic: str, partitions: int) -> Finding:

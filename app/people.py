@@ -15,6 +15,7 @@ from rich.console import Console
 
 from app.settings import Settings, SettingsError, load_settings
 from features import FeatureDefinitionError
+from features.compiled import CompiledError
 from pipelines.definition import DefinitionError, Pipeline
 from pipelines.loading import load_pipeline
 from streaming.errors import EngineError
@@ -34,7 +35,7 @@ def for_people() -> Iterator[None]:
     """Turn the errors that somebody can do something about into a message; leave bugs as they are."""
     try:
         yield
-    except (SettingsError, DefinitionError, FeatureDefinitionError, EngineError) as error:
+    except (SettingsError, DefinitionError, FeatureDefinitionError, CompiledError, EngineError) as error:
         raise click.ClickException(str(error)) from error
     except KafkaConnectionError as error:
         message = f"lost or never had the Kafka broker: {error}. Set HEADWATER_BROKER, or start one: headwater kafka up"

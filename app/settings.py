@@ -101,6 +101,11 @@ class Settings(BaseSettings):
         description="Key that snapshots are signed with, and must be. Several, by commas: the first signs, all are"
         " believed. Never printed.",
     )
+    compiled: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether features and linear models run compiled, which needs the extra `[fast]`; the numbers are"
+        " the same. `auto`: where they can be. `on`: or else the worker does not start. `off`: in Python.",
+    )
     web_host: str = Field(
         "127.0.0.1",
         min_length=1,

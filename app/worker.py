@@ -5,6 +5,7 @@ import asyncio
 import click
 from aiokafka.errors import KafkaError
 
+from app import loops
 from app.create import create_app
 from app.settings import Settings
 from app.web import require_token
@@ -19,10 +20,14 @@ PATIENCE = 5.0  # seconds for what is asked of the broker after a failure
 
 
 def run(settings: Settings) -> None:
-    """Run one worker in this process. Raises StartupError, DefinitionError or SettingsError before it starts."""
+    """Run one worker in this process.
+
+    Raises StartupError, DefinitionError, SettingsError or CompiledError before it starts.
+    """
     require_token(settings.web_host, settings.web_token)
     pipeline = load_pipeline(settings.pipeline)
     config = settings.engine_config(pipeline.name)
+    click.echo(loops.said(loops.choose(settings)), err=True)
     partitions = asyncio.run(prepared(pipeline, config))
     app = create_app(settings, pipeline, partitions)
     run_app(app, loglevel=settings.log_level, more=lambda: asyncio.run(lost(pipeline, config)))

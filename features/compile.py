@@ -12,7 +12,7 @@ import math
 import zlib
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from features.definition import Feature, Source, label_of, parse_window
 from features.errors import FeatureError
@@ -34,19 +34,39 @@ class Entity:
         self.layout = Layout(index)
         self.seen = self.layout.ints("seen")
         self.newest = self.layout.ints("newest")
-        self.windows: dict[int, _WindowPlan] = {}  # by length in ms
+        self.windows: dict[int, WindowPlan] = {}  # by length in ms
         self.lasts: dict[str, int] = {}  # variable -> place
         self.decays: dict[tuple[str, int], int] = {}  # variable, half-life -> place of the sum; the weight follows
 
-    def window(self, text: str) -> "_WindowPlan":
+    def window(self, text: str) -> "WindowPlan":
         """The plan of this window, made when first asked for. "60m" and "1h" are one window."""
         length = parse_window(text)
         if length not in self.windows:
-            self.windows[length] = _WindowPlan(self.layout, length, len(self.windows))
+            self.windows[length] = WindowPlan(self.layout, length, len(self.windows))
         return self.windows[length]
 
 
-class _WindowPlan:
+class Column(NamedTuple):
+    """One number of the vector.
+
+    Attributes:
+        place: where in the vector.
+        expression: what it is in Python.
+        kind: what it is made of, as the feature's kind; "" where it is of the event alone.
+        window: its window.
+        places: rings of the window; without a window, cells of the profile.
+    """
+
+    place: int
+    expression: str
+    kind: str = ""
+    window: "WindowPlan | None" = None
+    places: tuple[int, ...] = ()
+
+
+class WindowPlan:
+    """What one window's arrays hold."""
+
     def __init__(self, layout: Layout, length: int, number: int) -> None:
         self.number = number
         self.tile_ms = -(-length // FULL_TILES)
@@ -112,8 +132,8 @@ class Compiler:
         self._others: dict[str, str] = {}
         self._calls: dict[int, str] = {}
         self.entities: dict[tuple[str, ...], Entity] = {}
-        self._before: dict[tuple[str, ...], list[tuple[int, str]]] = {}
-        self._after: dict[tuple[str, ...], list[tuple[int, str]]] = {}
+        self._before: dict[tuple[str, ...], list[Column]] = {}
+        self._after: dict[tuple[str, ...], list[Column]] = {}
         self.names: list[str] = []
         for feature in features:
             self._add(feature)
@@ -154,12 +174,19 @@ class Compiler:
         form = {"field": "float({} + 0.0)", "hour_of_day": "hour_of({})", "day_of_week": "day_of({})"}[feature.kind]
         return self._variable(form.format(f"event.{field}"), label)
 
-    def _column(self, name: str, expression: str, by: tuple[str, ...] | None = None, *, after: bool = False) -> None:
-        place = len(self.names)
+    def _column(self, name: str, expression: str) -> None:
+        """A number of the event alone."""
+        self._before.setdefault(("",), []).append(Column(len(self.names), expression))
         self.names.append(name)
-        key = () if by is None else self._entity(by).by
-        where = self._after if after else self._before
-        where.setdefault(("",) if by is None else key, []).append((place, expression))
+
+    def _entity_column(
+        self, feature: Feature, name: str, expression: str, window: WindowPlan | None, places: tuple[int, ...]
+    ) -> None:
+        """A number of a profile."""
+        where = self._after if feature.including else self._before
+        column = Column(len(self.names), expression, feature.kind, window, places)
+        where.setdefault(self._entity(feature.by).by, []).append(column)
+        self.names.append(name)
 
     def _entity(self, by: tuple[str, ...]) -> Entity:
         by = () if by == (self._key,) else by
@@ -196,14 +223,15 @@ class Compiler:
         entity = self._entity(feature.by)
         if feature.kind == "since_last":
             gap = "((t - newest) / 1000.0 if seen and t > newest else 0.0)"
-            self._column(feature.label, gap, feature.by)
+            self._entity_column(feature, feature.label, gap, None, ())
             return
         source = feature.sources[0]
         label, variable = label_of(source), self._number(source)
         if feature.kind == "last":
             if variable not in entity.lasts:
                 entity.lasts[variable] = entity.layout.floats(f"last {label}")
-            self._column(feature.label, f"d[{entity.lasts[variable]}]", feature.by)
+            place = entity.lasts[variable]
+            self._entity_column(feature, feature.label, f"d[{place}]", None, (place,))
             return
         half_life = parse_window(feature.half_life)
         if (variable, half_life) not in entity.decays:
@@ -212,7 +240,7 @@ class Compiler:
         top = entity.decays[variable, half_life]
         bottom = top + 1
         expression = f"(d[{top}] / d[{bottom}] if d[{bottom}] else 0.0)"
-        self._column(feature.label, expression, feature.by, after=feature.including)
+        self._entity_column(feature, feature.label, expression, None, (top, bottom))
 
     def _add_windowed(self, feature: Feature, window: str) -> None:
         plan = self._entity(feature.by).window(window)
@@ -221,8 +249,11 @@ class Compiler:
         prefix = f"{'b' if feature.including else 'a'}{plan.number}_"
         n = f"{prefix}0"
 
+        places: list[int] = []
+
         def ring(what: str, variable: str) -> str:
-            return f"{prefix}{plan.ring(what, label, variable)}"
+            places.append(plan.ring(what, label, variable))
+            return f"{prefix}{places[-1]}"
 
         if feature.kind == "count":
             expression = f"float({n})"
@@ -239,9 +270,52 @@ class Compiler:
                 expression = f"spread({n}, {ring('deviation', variable)}, {ring('square', variable)})"
             else:
                 expression = f"({ring(feature.kind, variable)} if {n} else 0.0)"
-        self._column(feature.label_at(window), expression, feature.by, after=feature.including)
+        self._entity_column(feature, feature.label_at(window), expression, plan, tuple(places))
 
     # -- writing
+
+    def faster(self) -> Callable[..., tuple[list[float], bool]]:
+        """The same function with `features.kernel` at its heart, which must be there; slow to make, once."""
+        from features.kernel import loop  # noqa: PLC0415  # imports numba, which is optional
+        from features.program import Program  # noqa: PLC0415
+
+        every = [(e, self._before.get(e.by, []), self._after.get(e.by, [])) for e in self.entities.values()]
+        if not every:
+            return self.compute
+        updates = [update for e, _, _ in every for window in e.windows.values() for update in window.updates]
+        bits = list(dict.fromkeys(variable for what, _, variable, _ in updates if what == "distinct"))
+        program = Program(every, list(self._numbers), bits, len(self.names), DISTINCT)
+        code = self._write_faster(bits)
+        scope = {**self._globals, **vars(program), "step": loop(), "misfit": _misfit}
+        exec(compile(code, "<features, compiled>", "exec"), scope)
+        faster: Callable[..., tuple[list[float], bool]] = scope["compute"]
+        return faster
+
+    def _write_faster(self, bits: list[str]) -> str:
+        lines = ["def compute(event, key, t, profiles):", *self._write_sources()]
+        addresses = []
+        for number, entity in enumerate(self.entities.values()):
+            n_ints, n_floats = entity.layout.sizes
+            q, d = f"p{number}.ints", f"p{number}.floats"
+            lines += [
+                f"    k{number} = {self._entity_key(entity.by)}",
+                f"    p{number} = profiles.get(k{number})",
+                f"    if p{number} is None:",
+                f"        p{number} = {self._global('new', entity.layout.new)}()",
+                f"    elif len({q}) != {n_ints} or len({d}) != {n_floats}:",
+                f"        raise misfit(k{number})",  # its addresses must not be written to
+            ]
+            addresses += [f"{q}.buffer_info()[0]", f"{d}.buffer_info()[0]"]
+        if self._numbers:
+            lines.append(f"    fill_floats(floats, at_numbers, {', '.join(self._numbers)})")
+        lines += [
+            f"    fill_ints(ints, 0, {', '.join(['t', *bits, *addresses])})",
+            "    late = step(plan, floats, ints)",
+            "    v = vector()",
+            *self._write_columns(self._before.get(("",), []), 4),
+            *[f"    profiles[k{number}] = p{number}" for number in range(len(self.entities))],
+        ]
+        return "\n".join([*lines, "    return v, late", ""])
 
     def _write(self) -> str:
         lines = ["def compute(event, key, t, profiles):"]
@@ -282,8 +356,8 @@ class Compiler:
                 return FeatureError(self._labels[name], f"got {value!r}, expected a number within +-{LIMIT:g}")
         raise AssertionError(values)
 
-    def _write_columns(self, columns: list[tuple[int, str]], indent: int) -> list[str]:
-        return [f"{' ' * indent}v[{place}] = {expression}" for place, expression in columns]
+    def _write_columns(self, columns: list[Column], indent: int) -> list[str]:
+        return [f"{' ' * indent}v[{column.place}] = {column.expression}" for column in columns]
 
     def _write_entity(self, entity: Entity) -> list[str]:
         key = self._entity_key(entity.by)
@@ -307,7 +381,7 @@ class Compiler:
         after = self._after.get(entity.by, [])
         if after:
             for window in entity.windows.values():
-                if any(f"b{window.number}_" in expression for _, expression in after):
+                if any(column.window is window for column in after):
                     lines += self._write_read(window, "b")
             lines += self._write_columns(after, 4)
         return [*lines, "    profiles[k] = p"]
@@ -319,7 +393,7 @@ class Compiler:
         values = ", ".join("key" if name == self._key else self._known[entity_value(name)] for name in by)
         return f"escaped(({'+'.join(by)!r}, {values}))"
 
-    def _write_read(self, window: _WindowPlan, prefix: str) -> list[str]:
+    def _write_read(self, window: WindowPlan, prefix: str) -> list[str]:
         """Bring the totals up to date and read them; an event older than the running tile folds its own tiles."""
         n = window.number
         plan = self._global("W", window.plan())
@@ -356,7 +430,7 @@ class Compiler:
         return lines
 
     @staticmethod
-    def _write_update(window: _WindowPlan) -> list[str]:
+    def _write_update(window: WindowPlan) -> list[str]:
         n = window.number
         lines = [f"    if c{n} >= q[{window.head}] - {FULL_TILES}:", f"        i = c{n} % {SLOTS}"]
         for variable, shift in window.shifts.items():
@@ -381,6 +455,10 @@ def _update(what: str, ring: Ring, variable: str, shift: int) -> list[str]:
         "square": f"({variable} - d[{shift}]) * ({variable} - d[{shift}])",
     }[what]
     return [f"{p} += {value}" for p in places]
+
+
+def _misfit(key: str) -> ValueError:
+    return ValueError(f"got a profile of {key!r} of another feature set, expected one that this set has made or loaded")
 
 
 def entity_value(name: str) -> str:

@@ -9,7 +9,7 @@ import struct
 import sys
 import zlib
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -68,14 +68,6 @@ class Window(msgspec.Struct, frozen=True):
     rings: tuple[Ring, ...]
 
 
-_FOLD: dict[How, Callable[[Any, Any], Any]] = {
-    "add": lambda a, b: a + b,
-    "min": lambda a, b: b if b < a else a,
-    "max": lambda a, b: b if b > a else a,
-    "or": lambda a, b: a | b,
-}
-
-
 def advance(ints: "array[int]", floats: "array[float]", window: Window, tile: int) -> None:
     """Move the running tile on to `tile`: what is older than 12 tiles leaves, and the totals are made anew."""
     counts = window.rings[0]
@@ -95,15 +87,24 @@ def advance(ints: "array[int]", floats: "array[float]", window: Window, tile: in
 def between(ints: "array[int]", floats: "array[float]", window: Window, tile: int) -> list[Any]:
     """Each ring over the tiles from `tile - 12` to `tile`, of those that are still held, oldest first."""
     first = max(ints[window.head] - FULL_TILES, tile - FULL_TILES, 0)
-    values = []
-    for ring in window.rings:
-        cells: Any = floats if ring.in_floats else ints
-        fold = _FOLD[ring.how]
-        value: Any = ring.empty
-        for number in range(first, tile + 1):
-            value = fold(value, cells[ring.base + number % SLOTS])
-        values.append(value)
-    return values
+    slots = [number % SLOTS for number in range(first, tile + 1)]
+    return [_fold(floats if ring.in_floats else ints, ring, slots) for ring in window.rings]
+
+
+def _fold(cells: Any, ring: Ring, slots: Sequence[int]) -> Any:
+    """One ring's tiles made one. Not by `sum`, which compensates rounding errors from Python 3.12 on."""
+    base, value = ring.base, ring.empty
+    if ring.how == "add":
+        for slot in slots:
+            value += cells[base + slot]
+        return value
+    if ring.how == "or":
+        for slot in slots:
+            value |= cells[base + slot]
+        return value
+    choose = min if ring.how == "min" else max
+    # Of equal numbers the oldest is taken, as comparing one after the other would.
+    return choose((cells[base + slot] for slot in slots), default=value)
 
 
 class Layout:
@@ -131,6 +132,11 @@ class Layout:
         """Reserve a total and its tiles."""
         base = self.floats(what, 1 + SLOTS, empty) if in_floats else self.ints(what, 1 + SLOTS)
         return Ring(how, in_floats, base, base + 1, empty)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Lengths of the two arrays."""
+        return len(self._ints), len(self._floats)
 
     @property
     def hash(self) -> int:

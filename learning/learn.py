@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from learning.fused import FusedModel, fused
 from learning.records import Control, Example, LogRecord, Value
 from pipelines.models import last_step, learning_rate_of
 
@@ -76,7 +77,7 @@ class Learner:
     """One model and its place in the training log.
 
     Attributes:
-        model: the River model.
+        model: the River model as it is now. It may be read and copied; ask for it again after the next example.
         version: offset of the last record applied, plus one.
         examples: how many examples it has learned.
         frozen: the model as it was after the pipeline's first `baseline_examples` examples, or at the version
@@ -89,7 +90,6 @@ class Learner:
     """
 
     def __init__(self, pipeline: "Pipeline") -> None:
-        self.model: Any = pipeline.model()
         self.version = 0
         self.examples = 0
         self.frozen: Any = None
@@ -101,10 +101,26 @@ class Learner:
         self._schema: str = pipeline.feature_set.schema
         self._baseline: int = pipeline.baseline_examples
         self._frozen_at: int | None = pipeline.frozen_at
-        self._predict = _predictor(pipeline.task, self.model)
         self._task: str = pipeline.task
         self._unsupervised = pipeline.task == "anomaly"
+        self._still: tuple[Any, FusedModel | None] = (None, None)  # the frozen copy, and what stands for it
+        self.model = pipeline.model()
+        self._predict = _predictor(pipeline.task, self._model)
         copy_of(self.model)  # a model that cannot be copied must be refused now, not after 5,000 examples
+
+    @property
+    def model(self) -> Any:
+        """The River model as of the version."""
+        return self._model if self._fused is None else self._fused.to_river()
+
+    @model.setter
+    def model(self, model: Any) -> None:
+        self._model = model
+        self._fused = self._stand_in(model)
+
+    def _stand_in(self, model: Any) -> FusedModel | None:
+        """What does the same as the model, faster; None where there is nothing."""
+        return fused(model, self._names) if self._task in ("binary", "regression") else None
 
     def state(self) -> State:
         """All that the log has made of it; what `restored` continues from. It is no copy."""
@@ -133,7 +149,7 @@ class Learner:
         A model that answers with no finite number before its first example, as River's `MinMaxScaler` makes one do, is
         taken to know nothing yet: if that were an error, no event would ever get to teach it.
         """
-        value = self._ask(self.model, vector)
+        value = self._ask(self._model, vector) if self._fused is None else self._ask_fused(self._fused, vector)
         if not _finite(value) and not self.examples:
             return _NOTHING_KNOWN[self._task]
         return _checked(value)
@@ -153,11 +169,23 @@ class Learner:
 
     def predict_with(self, model: Any, vector: Sequence[float]) -> Value:
         """What another state of the same model says about a vector. Raises `ModelError`."""
-        return _checked(self._ask(model, vector))
+        if model is None or model is not self.frozen:
+            return _checked(self._ask(model, vector))
+        if self._still[0] is not model:
+            # Of a copy, since whoever has the frozen one in hand may look into it at any time.
+            self._still = (model, self._stand_in(copy_of(model)))
+        still = self._still[1]
+        return _checked(self._ask(model, vector) if still is None else self._ask_fused(still, vector))
 
     def _ask(self, model: Any, vector: Sequence[float]) -> Value:
         try:
             return self._predict(model, dict(zip(self._names, vector, strict=True)))
+        except Exception as exc:
+            raise ModelError(traceback.format_exc()) from exc
+
+    def _ask_fused(self, stand_in: FusedModel, vector: Sequence[float]) -> Value:
+        try:
+            return stand_in.predict_vector(vector) or 0.0  # which is 0.0 for -0.0, as `_predictor` has it
         except Exception as exc:
             raise ModelError(traceback.format_exc()) from exc
 
@@ -257,11 +285,7 @@ class Learner:
             message = f"example {example.id!r} is none that a worker of this pipeline writes: {wrong}"
             raise ModelError(message)
         try:
-            x = dict(zip(self._names, example.features, strict=True))
-            if self._unsupervised:
-                self.model.learn_one(x)
-            else:
-                self.model.learn_one(x, example.outcome)
+            self._teach(example)
         except Exception as exc:
             raise ModelError(traceback.format_exc()) from exc
         self.examples += 1
@@ -274,6 +298,16 @@ class Learner:
     def _freeze_at_version(self) -> None:
         if self._frozen_at is not None and self.frozen is None and self.version >= self._frozen_at:
             self._keep_frozen(copy_of(self.model), self.version)
+
+    def _teach(self, example: Example) -> None:
+        if self._fused is not None:
+            self._fused.learn_vector(example.features, example.outcome)
+            return
+        x = dict(zip(self._names, example.features, strict=True))
+        if self._unsupervised:
+            self._model.learn_one(x)
+        else:
+            self._model.learn_one(x, example.outcome)
 
     def _keep_frozen(self, frozen: Any, since: int) -> None:
         """Have another frozen copy, or none, from a version on."""
@@ -325,6 +359,8 @@ _NOTHING_KNOWN: dict[str, Value] = {"binary": 0.5, "multiclass": {}, "regression
 
 
 def _finite(value: Value) -> bool:
+    if type(value) is float:
+        return math.isfinite(value)
     return all(map(math.isfinite, value.values() if isinstance(value, dict) else (value,)))
 
 

@@ -3,18 +3,26 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from features import compiled, proof
+from learning import linear_compiled
 from pipelines.flights import Departure, history
 from streaming.brokers import NODE_SETTINGS, BrokerError, LocalKafka, answers, free_port
 
 settings.register_profile("headwater", deadline=None)  # how long an example takes says nothing on a shared machine
 settings.load_profile("headwater")
+
+# What a worker says is the same with compiled loops, and loading them would cost each of the many that tests start a
+# second.
+os.environ.setdefault("HEADWATER_COMPILED", "off")
 
 IMAGE = "apache/kafka:4.3.1"
 DEPARTURES = 20_000
@@ -110,3 +118,26 @@ def year() -> list[Any]:
         if len(items) >= 2 * DEPARTURES - 200 and len(departed) == DEPARTURES:
             break
     return items
+
+
+# Beside the packages, so that they are compiled once for each environment; in it by their source, so never stale.
+COMPILED = Path(sys.prefix) / "compiled"
+
+
+@pytest.fixture(scope="session")
+def compiled_loops() -> None:
+    """Compiled and proven once. Without numba whoever asks is skipped, with CI=true it fails."""
+    if not compiled.available() and os.environ.get("CI") != "true":
+        pytest.skip("numba is not installed")
+    compiled.choose("on", [linear_compiled.prove, proof.prove], COMPILED)
+
+
+@pytest.fixture(params=["python", "compiled"])
+def loops(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The hot loops in Python, then compiled."""
+    compiled.choose("off", [], COMPILED)
+    if request.param == "compiled":
+        request.getfixturevalue("compiled_loops")
+        compiled.choose("on", [], COMPILED)
+    yield request.param
+    compiled.choose("off", [], COMPILED)

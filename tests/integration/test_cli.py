@@ -29,7 +29,8 @@ pytestmark = pytest.mark.timeout(180)
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "app.cli")
 PIPELINE = "tests.integration.cli_run:pipeline"
-OWN = {"HEADWATER_CACHE", "HEADWATER_DATA"}  # where things are on this machine; all other settings are a test's
+# Where things are on this machine, and what costs time and changes nothing; all other settings are a test's.
+OWN = {"HEADWATER_CACHE", "HEADWATER_DATA", "HEADWATER_COMPILED"}
 NONE: Mapping[str, str] = {}
 ONE_PARTITION = ("training-log", "drift", "snapshots", "summaries", "reports", "incidents", "monitors-changelog")
 NOBODY = "127.0.0.1:1"

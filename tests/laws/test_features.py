@@ -1,13 +1,14 @@
 """The feature room against an independent slow version that keeps every event, and the laws of its binary form."""
 
 import math
+import struct
 import zlib
 from collections import defaultdict
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features import (
@@ -21,10 +22,13 @@ from features import (
     maximum,
     mean,
     minimum,
+    one_hot,
+    ratio,
     since_last,
     std,
     total,
 )
+from features.proof import every_feature
 
 START = 1_700_000_000_000
 WINDOWS = {"12s": 1_000, "2m": 10_000, "1h": 300_000}  # and the length of their tiles in ms
@@ -129,9 +133,11 @@ def stream(steps: list[tuple[int, str, str, float]]) -> list[Sale]:
     return made
 
 
-@given(sales)
-@settings(max_examples=300)
-def test_every_feature_equals_the_slow_version_late_events_included(steps: list[tuple[int, str, str, float]]) -> None:
+@given(steps=sales)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_feature_equals_the_slow_version_late_events_included(
+    steps: list[tuple[int, str, str, float]], loops: str
+) -> None:
     features, oracle = feature_set(), Oracle()
     profiles: dict[str, Profile] = {}
     for sale in stream(steps):
@@ -145,9 +151,11 @@ def test_every_feature_equals_the_slow_version_late_events_included(steps: list[
             assert got == pytest.approx(want, rel=1e-9, abs=tolerance), name
 
 
-@given(sales, st.integers(0, 60))
-@settings(max_examples=150)
-def test_a_profile_read_back_continues_to_the_last_bit(steps: list[tuple[int, str, str, float]], cut: int) -> None:
+@given(steps=sales, cut=st.integers(0, 60))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_profile_read_back_continues_to_the_last_bit(
+    steps: list[tuple[int, str, str, float]], cut: int, loops: str
+) -> None:
     features = feature_set()
     kept: dict[str, Profile] = {}
     restored: dict[str, Profile] = {}
@@ -156,6 +164,41 @@ def test_a_profile_read_back_continues_to_the_last_bit(steps: list[tuple[int, st
             restored = {key: features.load(key, features.dump(profile)) for key, profile in restored.items()}
         assert features.compute(sale, sale.shop, sale.at, kept) == features.compute(sale, sale.shop, sale.at, restored)
     assert kept == restored
+
+
+@given(steps=sales, others=sales)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("loops", ["compiled"], indirect=True)
+def test_compiled_and_python_are_the_same_bits_and_read_each_others_profiles(
+    steps: list[tuple[int, str, str, float]], others: list[tuple[int, str, str, float]], loops: str
+) -> None:
+    windows = tuple(WINDOWS)
+    features = FeatureSet(
+        [
+            *every_feature("amount", "customer", ()),
+            *every_feature("amount", "customer", ("customer",)),
+            field("amount"),
+            one_hot("shop", "a", "b"),
+            ratio("amount", "at"),
+            std(ratio("amount", "at"), *windows),
+            distinct("shop", "1h", by=("customer",), local=True, including=True),
+        ],
+        TYPES,
+        "shop",
+        "at",
+    )
+    python, compiled = features._compute, features._compiler.faster()
+    ours: dict[str, Profile] = {}
+    theirs: dict[str, Profile] = {}
+    for number, sale in enumerate(stream([*steps, *others])):
+        (vector, late), (expected, expected_late) = (
+            compute(sale, sale.shop, sale.at, profiles) for compute, profiles in ((compiled, ours), (python, theirs))
+        )
+        assert struct.pack(f"{len(vector)}d", *vector) == struct.pack(f"{len(expected)}d", *expected)
+        assert (late, type(late)) == (expected_late, bool)
+        assert ours == theirs
+        if number % 7 == 0:
+            ours, theirs = theirs, ours
 
 
 @given(sales)

@@ -1,7 +1,10 @@
 """The model as a fold over the training log."""
 
+import copy
+import math
+import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from river import anomaly, linear_model, naive_bayes, preprocessing, tree
@@ -9,7 +12,7 @@ from river import anomaly, linear_model, naive_bayes, preprocessing, tree
 from learning.learn import Learner, ModelError
 from learning.records import Control, Correction, Example, LogRecord, Outcome
 from pipelines.models import learning_rate_of
-from tests.doubles import FixedModel, FixedProbabilities, TinyFeatures, tiny_pipeline
+from tests.doubles import FixedModel, FixedProbabilities, TinyFeatures, logistic, tiny_pipeline
 from tests.folds import advance, fold
 
 X = [1.0, 2.0]
@@ -176,6 +179,50 @@ def test_model_that_cannot_be_pickled_is_refused_at_once() -> None:
     model.answer = lambda: None
     with pytest.raises(ModelError, match="pickled"):
         learner("binary", lambda: model)
+
+
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_learner_is_the_river_model_to_the_last_bit(task: str, loops: str) -> None:
+    """Whoever looks at its model, and when: it is River's, and the frozen copy is River's of then."""
+    last = linear_model.LogisticRegression if task == "binary" else linear_model.LinearRegression
+
+    def make() -> Any:
+        return preprocessing.StandardScaler() | last()
+
+    def says(model: Any, vector: list[float]) -> float:
+        x = dict(zip(TinyFeatures.names, vector, strict=True))
+        return float(model.predict_proba_one(x)[True] if task == "binary" else model.predict_one(x) or 0.0)
+
+    one, river = learner(task, make, baseline_examples=30), make()
+    frozen: Any = None
+    for offset in range(60):
+        vector = [offset % 7 / 3, offset % 11 - 5.0]
+        outcome: Any = offset % 3 > 1 if task == "binary" else offset % 13 / 7
+        assert one.predict(vector) == says(river, vector)
+        assert one.predict_frozen(vector) == (None if frozen is None else says(frozen, vector))
+        one.apply(offset, example(outcome=outcome, features=vector))
+        river.learn_one(dict(zip(TinyFeatures.names, vector, strict=True)), outcome)
+        if offset % 4 == 1:
+            assert pickle.dumps(one.model) == pickle.dumps(river)
+        if offset == 29:
+            frozen = copy.deepcopy(river)
+    assert one.model.steps[last.__name__].weights == river.steps[last.__name__].weights
+    assert repr(one.frozen.steps[last.__name__].weights) == repr(frozen.steps[last.__name__].weights)
+
+
+def test_what_is_taught_to_a_learners_model_is_not_forgotten(loops: str) -> None:
+    one, other = Learner(tiny_pipeline()), Learner(tiny_pipeline())
+    for offset in range(20):
+        record = example(offset % 5, offset % 5 > 2)
+        one.apply(offset, record)
+        other.model.learn_one(dict(zip(TinyFeatures.names, record.features, strict=True)), record.outcome)
+    assert one.predict(X) == other.predict(X)
+
+
+def test_minus_zero_is_predicted_as_zero(loops: str) -> None:
+    """As `predict_one(x) or 0.0` has always made it."""
+    one = learner("regression", lambda: linear_model.LinearRegression(intercept_init=-0.0))
+    assert math.copysign(1.0, cast("float", one.predict([0.0, 0.0]))) == 1.0
 
 
 FREEZE, THAW = Control("freeze", 0, "ann"), Control("thaw", 0, "ann")
@@ -356,3 +403,14 @@ def test_boost_of_a_model_without_a_learning_rate_is_passed_over() -> None:
     with pytest.raises(ModelError, match="constant learning rate"):
         one.apply(1, boost(2.0, 5))
     assert (one.version, one.boost) == (2, None)
+
+
+def test_boosted_model_is_river_s_own_with_that_rate() -> None:
+    """What stands for the model had been read from it before its rate was changed."""
+    theirs = logistic()
+    for x, rate in [(1, 0.01), (2, 0.01), (0, 0.01), (2, 0.04), (3, 0.04), (0, 0.04), (1, 0.01)]:
+        theirs["LogisticRegression"].optimizer.lr.learning_rate = rate
+        theirs.learn_one(dict(zip(TinyFeatures.names, [float(x), 0.0], strict=True)), x > 1)
+    ours = following(*examples(1, 2, 0), boost(4.0, 3), *examples(2, 3, 0, 1))
+    assert ours.predict(X) == theirs.predict_proba_one(dict(zip(TinyFeatures.names, X, strict=True)))[True]
+    assert ours.predict(X) != following(*examples(1, 2, 0, 2, 3, 0, 1)).predict(X)
