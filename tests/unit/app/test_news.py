@@ -10,7 +10,6 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
-from app import news
 from app.feed import Feed
 from app.live import Board
 from app.news import News
@@ -91,8 +90,8 @@ def test_the_newest_reports_and_all_incidents_are_read() -> None:
     feed = Feed(flights, board, history=5)
 
     async def read() -> None:
-        await feed.begin(consumer)  # type: ignore[arg-type]
-        await feed.read_to_end(consumer)  # type: ignore[arg-type]
+        await feed.begin(consumer)
+        await feed.read_to_end(consumer)
 
     asyncio.run(read())
     assert board.latest is not None
@@ -108,8 +107,8 @@ def test_what_is_no_report_or_incident_is_passed_over() -> None:
     feed = Feed(flights, board, history=50)
 
     async def read() -> None:
-        await feed.begin(consumer)  # type: ignore[arg-type]
-        await feed.read_to_end(consumer)  # type: ignore[arg-type]
+        await feed.begin(consumer)
+        await feed.read_to_end(consumer)
 
     asyncio.run(read())
     assert (board.reported, board.incidents()) == (1, [INCIDENT])
@@ -125,7 +124,7 @@ def test_the_page_hears_on_after_anything_went_wrong(monkeypatch: pytest.MonkeyP
         consumers.append(Consumer(there, error if len(consumers) < 2 else None))
         return consumers[-1]
 
-    monkeypatch.setattr(news.clients, "consumer", consumer)
+    monkeypatch.setattr("app.news.clients.consumer", consumer)
     board = Board("flights")
     service = News(EngineConfig(bootstrap="nowhere:1", app_id="app"), flights, board, again=0.0)
 

@@ -246,11 +246,12 @@ def test_since_goes_on_after_another_reaction_was_chosen() -> None:
 
 def test_memory_is_bounded_whatever_comes() -> None:
     held = incidents(relearn(1_000))
-    for number in range(3_000):
+    for number in range(300):
         held.sample(report(START + number * 1_000, 0.3))
         held.said(START, number, Control("boost", 0, "x" * 100, "y" * 900, factor=2.0, examples=1))
         held.opened(START, "worker:1", number)
-        held.example(number)
+        for place in range(10):
+            held.example(10 * number + place)
         held.raised(alarm(number))
     state = held._state
     assert state.open is not None
@@ -258,7 +259,7 @@ def test_memory_is_bounded_whatever_comes() -> None:
     assert len(state.samples) <= KEPT_SAMPLES
     assert len(state.index) <= 1_000 // EVERY + 2
     assert len(held.dump()) < 200_000
-    assert (state.open.alarms[0].id, state.open.alarms[-1].id) == ("a0", "a2999"), "the first one names it"
+    assert (state.open.alarms[0].id, state.open.alarms[-1].id) == ("a0", "a299"), "the first one names it"
 
 
 def test_an_event_of_many_partitions_stays_short() -> None:
