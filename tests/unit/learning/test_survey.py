@@ -116,11 +116,10 @@ def test_a_partition_that_is_behind_is_no_drift() -> None:
 
 def test_a_backlog_is_no_drift() -> None:
     """Read at full speed, one partition is weeks behind others: days were closed without it, as if it had no events."""
-    waits = {"lag": {PIPELINE.events.topic: 9}}
-
+    lag = {PIPELINE.events.topic: 9}
     one = stream(length=60)
-    other = [replace(moved_to(record, 1), **waits) for record in stream(seed=6, length=60)]
-    begun = Summary(1, "w", 0, opened=True, **waits)
+    other = [replace(moved_to(record, 1), lag=lag) for record in stream(seed=6, length=60)]
+    begun = Summary(1, "w", 0, opened=True, lag=lag)
     for late in (5, BEHIND_TILES - 2):
         survey = Survey(PIPELINE)
         mixed = [
