@@ -239,14 +239,17 @@ class Run:
             await consumer.seek_to_beginning(*tps)
             end = time.monotonic() + patience
             while time.monotonic() < end:
-                for tp, records in (await consumer.getmany(timeout_ms=500)).items():
+                batches = await consumer.getmany(timeout_ms=500)
+                for tp, records in batches.items():
                     end = time.monotonic() + patience
                     for record in records:
                         name = _name(record.value)
                         found[tp.topic].add((name.type, record.offset if name.id is None else name.id))
                 if len(found[made]) >= predictions and len(found[learned]) >= examples:
                     return
-                assert self.alive(), self.last_words()
+                if not batches and not self.alive():  # what ended workers have written is to be read first
+                    ends = await consumer.end_offsets(tps)
+                    assert [tp for tp in tps if await consumer.position(tp) < ends[tp]], self.last_words()
         finally:
             await consumer.stop()
 
