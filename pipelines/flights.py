@@ -196,22 +196,24 @@ def model() -> Any:
     return preprocessing.StandardScaler() | linear_model.LogisticRegression()
 
 
+FEATURES = [
+    field("departure_delay"),
+    field("distance"),
+    hour_of_day("departed_at"),
+    day_of_week("departed_at"),
+    one_hot("carrier", *CARRIERS),
+    mean("departure_delay", "30m", "3h", "1d"),
+    count("30m", "3h", "1d"),
+    since_last(),
+]
+
 flights = Pipeline(
     name="flights",
     description="Will a flight that leaves New York now arrive 15 minutes late or more?",
     event=Departure,
     label=Arrival,
     horizon=timedelta(days=2),
-    features=[
-        field("departure_delay"),
-        field("distance"),
-        hour_of_day("departed_at"),
-        day_of_week("departed_at"),
-        one_hot("carrier", *CARRIERS),
-        mean("departure_delay", "30m", "3h", "1d"),
-        count("30m", "3h", "1d"),
-        since_last(),
-    ],
+    features=FEATURES,
     model=model,
     drift=[on_loss(), on_prediction(), on_feature("mean(departure_delay,3h)")],
     source=history,

@@ -119,7 +119,7 @@ def test_charts_show_the_history(look: Any, flown: FlightsRun) -> None:
                 "frozen copy, since frozen",
                 "model, since frozen",
             ]
-            await page.get_by_label("ROC AUC").check()
+            await page.get_by_label("ROC AUC", exact=True).check()
             await expect(chart.locator("figcaption")).to_contain_text("Higher is better")
             drawn = await chart.locator(".plot").evaluate("plot => plot.data[0].y")
             assert drawn == [report.quality["rolling"].get("roc_auc") for report in flown.board.reports()]
@@ -217,7 +217,11 @@ def test_page_is_accessible(look: Any, flown: FlightsRun, width: int, scheme: st
             FieldReport("b", "field", 5, constant=True),
             FieldReport("c", "field", 5, new=["n"]),
         ]
-        board.add_report(msgspec.structs.replace(flown.reports[-1], fields=odd, incidents=["open"], model_lag=9_999))
+        board.add_report(
+            msgspec.structs.replace(
+                flown.reports[-1], fields=odd, incidents=["open"], model_lag=9_999, events_per_second=10.0
+            )
+        )
         async with (
             chromium.serving(board, flown.metrics) as url,
             opened(browser, url, width=width, scheme=scheme) as page,
