@@ -80,6 +80,7 @@ FEBRUARY = 1_359_676_800_000  # 2013-02-01T00:00:00Z
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_flights_are_predicted_better_by_a_model_that_keeps_learning() -> None:
     pipeline = load_pipeline("flights")
     assert pipeline.source is not None

@@ -24,7 +24,7 @@ from app.metrics import parse
 from streaming.brokers import answers, free_port
 from tests.integration.cli_run import FLIGHTS, UNLABELLED
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(420)
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "app.cli")
@@ -251,7 +251,8 @@ def test_worker_serves_metrics_and_health(fed: tuple[Run, Command]) -> None:
     run, _ = fed
     assert get(run.url("/health/live")) == (200, '{"live": true}')
     assert get(run.url("/health/ready")) == (200, '{"ready": true}')
-    assert get(run.url("/"))[0] == 404
+    assert get(run.url("/"))[0] == 200
+    assert get(run.url("/table"))[0] == 404
     assert until(lambda: 'quality{metric="roc_auc"}' in run.samples())
     samples = run.samples()
     assert (samples["events_total"], samples["predictions_total"]) == (FLIGHTS, FLIGHTS)

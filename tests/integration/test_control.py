@@ -34,7 +34,8 @@ from tests.folds import advance
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
 
-SETTINGS = {"HEADWATER_SNAPSHOT_EXAMPLES": "500", "HEADWATER_SNAPSHOT_SLOTS": "3"}
+SLOTS = 12  # so that none is written over while a slow machine gets to the next command
+SETTINGS = {"HEADWATER_SNAPSHOT_EXAMPLES": "500", "HEADWATER_SNAPSHOT_SLOTS": str(SLOTS)}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -49,6 +50,7 @@ class Held(Run):
             "HEADWATER_BROKER": self.config.bootstrap,
             "HEADWATER_PIPELINE": "tests.integration.flights_run:pipeline",
             "HEADWATER_TEST_RUN": self.name,
+            "HEADWATER_SNAPSHOT_SLOTS": str(SLOTS),
             "COLUMNS": "120",
         }
 
@@ -199,7 +201,7 @@ def test_two_workers_freeze_thaw_go_back_and_learn_anew_as_one(run: Held, year: 
     asyncio.run(scenario())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(420)
 def test_a_log_that_has_lost_its_head_goes_back_as_far_as_a_snapshot_reaches(run: Held, year: list[Any]) -> None:
     """Workers start, switch and go on by snapshots alone, and explain does; what nobody can give is refused."""
     done, topic = year[:4_500], run.pipeline.training_log_topic
@@ -213,7 +215,7 @@ def test_a_log_that_has_lost_its_head_goes_back_as_far_as_a_snapshot_reaches(run
         await run.until(len(done) - len(labels_of(done)), len(labels_of(done)))
         await asyncio.sleep(1.5)  # for the last snapshot
         await stopped(run, worker)
-        store = SnapshotStore(run.config, run.pipeline.snapshots_topic, 3)
+        store = SnapshotStore(run.config, run.pipeline.snapshots_topic, SLOTS)
         saved = [snapshots.read_manifest(stored.manifest).version for stored in await store.read()]
         assert len(saved) > 1
         before = await run.log_of()

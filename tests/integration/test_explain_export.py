@@ -40,7 +40,7 @@ from tests.chaos.run import PARTITIONS, ROOT, Run
 from tests.doubles import HOUR, TinyFeatures, tiny_pipeline
 from tests.integration.flights_run import FEATURES, Fragile, named
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(420)
 
 FLIGHTS = 2_000
 CHANGED = 5
