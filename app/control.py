@@ -93,7 +93,7 @@ class VersionOrTime(click.ParamType):
 
 
 def options(command: F) -> F:
-    """What the three commands share."""
+    """What the commands share."""
     for option in (
         json_option,
         broker_option,

@@ -33,7 +33,7 @@ from streaming.config import EngineConfig
 
 ROWS = 20_000  # in a row group: what is held in memory, some 20 MB with 30 features
 MISSING_PYARROW = (
-    "a .parquet file is written with pyarrow, which is not installed; pip install 'headwater[export]' (or pyarrow),"
+    "a .parquet file is written with pyarrow, which is not installed; pip install -e '.[export]' (or pyarrow),"
     " or write CSV: --out NAME.csv"
 )
 

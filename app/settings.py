@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     web_host: str = Field(
         "127.0.0.1",
         min_length=1,
-        description="Address the worker's web server (`/metrics`) listens on. Another than loopback needs"
+        description="Address the worker's web server (the page, `/metrics`) listens on. Another than loopback needs"
         " `HEADWATER_WEB_TOKEN`.",
     )
     web_token: SecretStr = Field(

@@ -54,7 +54,8 @@ class State:
     def point(self) -> bytes:
         """The columns of the newest report, one row long."""
         newest = self.board.reports()[-1:]
-        return msgspec.json.encode(columns(newest, leading(newest)))
+        # Every signal: one that is no longer among the leading ones goes on in a history that was sent when it was.
+        return msgspec.json.encode(columns(newest, [signal for report in newest for signal in report.drift]))
 
     def whole(self) -> bytes:
         """The whole state as one JSON object."""

@@ -25,7 +25,7 @@ def tracer(pipeline: str, share: float, worker: str) -> "Tracer":
     except ImportError as error:
         message = (
             f"got HEADWATER_TRACE_SHARE={share}, and traces need OpenTelemetry ({error}); install the extra with"
-            " `pip install 'headwater[otel]'`, or set it to 0"
+            " `pip install -e '.[otel]'`, or set it to 0"
         )
         raise StartupError(message) from error
     resource = Resource.create({"service.name": "headwater", "service.instance.id": worker})

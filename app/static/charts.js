@@ -43,7 +43,7 @@ function drift({ history, alarms, report }) {
       name: "alarm", x: fired.map((a) => a.time_ms), y: fired.map(() => 1), place: 1, mode: "markers", symbol: "x", size: 11,
       colour: "--bad", text: fired.map((a) => escaped(a.text)), hovertemplate: "%{text}<extra>alarm</extra>",
     });
-  const nearest = shown.map(([signal, values]) => [signal, newest(values) ?? 0]).sort((a, b) => b[1] - a[1])[0];
+  const nearest = Object.entries(report?.drift ?? {}).sort((a, b) => b[1] - a[1])[0];
   const last = fired.at(-1);
   return {
     title: "Share of its alarm threshold that each signal has reached",

@@ -442,4 +442,4 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     done = CliRunner().invoke(main, ["export", "--out", str(tmp_path / "x.parquet")])
     assert done.exit_code == 1
-    assert "pip install 'headwater[export]'" in done.output
+    assert "pip install -e '.[export]'" in done.output

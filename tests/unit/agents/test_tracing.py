@@ -199,5 +199,5 @@ def test_opentelemetry_is_not_imported_unless_it_is_wanted() -> None:
 
 def test_traces_without_the_extra_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(StartupError, match=r"HEADWATER_TRACE_SHARE=0\.5.*pip install 'headwater\[otel\]'"):
+    with pytest.raises(StartupError, match=r"HEADWATER_TRACE_SHARE=0\.5.*pip install -e '\.\[otel\]'"):
         tracing.tracer("x", 0.5, "worker")

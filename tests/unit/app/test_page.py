@@ -143,6 +143,15 @@ def test_signals_nearest_to_an_alarm_come_first() -> None:
     assert len(leading([report(1, drift=drift)])) == 12
 
 
+def test_a_point_has_every_signal() -> None:
+    """One that had left the leading twelve had no more points: its line ended, and its last value was told as now's."""
+    board = Board("p")
+    board.add_report(report(1, drift={f"s{number:02d}": number / 100 for number in range(30)}))
+    board.add_report(report(2, drift={f"s{number:02d}": (30 - number) / 100 for number in range(30)}))
+    point = json.loads(State(board, PrometheusMetrics(), "build").point())
+    assert (len(point["drift"]), point["drift"]["s29"]) == (30, [0.01])
+
+
 def test_whole_state_comes_first_and_then_only_what_changed() -> None:
     async def scenario() -> None:
         board = Board("p")
