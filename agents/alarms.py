@@ -29,7 +29,7 @@ def raised(loop: Loop, unit: Unit, alarm: Alarm) -> None:
         return
     loop.metrics.count("alarms_total", kind=alarm.kind)
     _save(loop, unit, incidents, changed)
-    control = reaction(loop, since, alarm)
+    control = reaction(loop, since, alarm) if incidents.knows_enough() else None
     if control is not None:
         unit.emit(loop.pipeline.training_log_topic, 0, KEY, encode(control))
 

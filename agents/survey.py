@@ -8,11 +8,12 @@ from aiokafka import ConsumerRecord
 from agents import alarms
 from agents.loop import Loop
 from learning.intake import Invalid
+from learning.records import decoded
 from learning.reports import Summary
 from streaming.unit import Unit
 from tables import monitors
 
-_decode = msgspec.json.Decoder(Summary).decode
+_decoder = msgspec.json.Decoder(Summary)
 
 
 def register(loop: Loop) -> None:
@@ -23,7 +24,7 @@ def register(loop: Loop) -> None:
 def step(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]") -> None:
     """One summary. Raises Invalid for a record that is none."""
     try:
-        summary = _decode(record.value or b"")
+        summary = decoded(_decoder, record.value or b"")
     except msgspec.DecodeError as exc:
         raise Invalid(reason="malformed", message=f"no summary of a unit: {exc}") from exc
     survey = monitors.survey(unit, loop.pipeline)

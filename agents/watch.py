@@ -41,11 +41,12 @@ def step(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]") -> None:
         raise Invalid(reason="malformed", message=f"no record of a training log: {exc}") from exc
     state = unit.state[monitors.NAME]
     losses = monitors.losses(unit, loop.pipeline)
+    new = record.offset > losses.offset  # where the guarantee is at_least_once, some come again
     alarm = losses.observe(record.offset, entry, record.timestamp)
     state[monitors.LOSSES] = losses
     if alarm is not None:
         alarms.raised(loop, unit, alarm)
-    if isinstance(entry, Control):
+    if isinstance(entry, Control) and new:
         alarms.told(loop, unit, record, entry)
     if isinstance(entry, Example):
         watch = monitors.watch(unit, loop.pipeline)
@@ -53,7 +54,7 @@ def step(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]") -> None:
             loop.metrics.count("drift_total", signal=event.signal)
             unit.emit(loop.pipeline.drift_topic, 0, event.signal.encode(), encode(event))
         state[monitors.WATCH] = watch
-        if loop.pipeline.react is not None:
+        if loop.pipeline.react is not None and new:
             alarms.seen(loop, unit, record.offset)
     if error is not None:
         raise Invalid(reason="model_error", message=error)

@@ -14,7 +14,7 @@ import numpy as np
 from app import replay
 from learning.delays import exact_quantiles
 from learning.quality import loss_of, measure
-from learning.records import Control, DriftEvent, Example, LogRecord
+from learning.records import Control, DriftEvent, Example, LogRecord, decoded
 from learning.reports import Incident, Measures, Report
 from learning.slices import Moved, Slice, moved, vectors_of, worst_slices
 from learning.snapshots import SnapshotError, read_manifest
@@ -260,10 +260,10 @@ async def around(topic: replay.Topic, incident: Incident, progress: replay.Progr
 
 def _decoded(records: Iterable[Any], struct: Any) -> Iterator[Any]:
     """What can be read of them."""
-    decode = msgspec.json.Decoder(struct).decode
+    decoder = msgspec.json.Decoder(struct)
     for record in records:
         try:
-            yield decode(record.value or b"")
+            yield decoded(decoder, record.value or b"")
         except msgspec.DecodeError:
             continue
 

@@ -8,6 +8,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from app.live import Board
+from learning.records import decoded
 from learning.reports import Incident, Report
 from pipelines.definition import Pipeline
 from streaming import clients, topics
@@ -18,8 +19,8 @@ NEWEST = 50  # reports that are looked through for the newest; those of transact
 
 log = logging.getLogger(__name__)
 
-_report = msgspec.json.Decoder(Report).decode
-_incident = msgspec.json.Decoder(Incident).decode
+_report = msgspec.json.Decoder(Report)
+_incident = msgspec.json.Decoder(Incident)
 
 
 class Feed:
@@ -68,9 +69,9 @@ class Feed:
     def _take(self, tp: TopicPartition, value: bytes) -> None:
         try:
             if tp == self._reports:
-                self._board.add_report(_report(value))
+                self._board.add_report(decoded(_report, value))
             elif value:  # a tombstone is no incident
-                self._board.add_incident(_incident(value))
+                self._board.add_incident(decoded(_incident, value))
         except msgspec.DecodeError as error:
             log.warning("a record of %s is none that this version knows: %s", tp.topic, error)
 

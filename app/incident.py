@@ -27,6 +27,7 @@ from app.people import (
     settings_for,
     stderr,
 )
+from learning.records import decoded
 from learning.reports import Incident
 from learning.verdict import when
 from pipelines.definition import Pipeline
@@ -90,10 +91,11 @@ def _listed(known: Sequence[Incident]) -> str:
 async def incidents_of(pipeline: Pipeline, config: EngineConfig) -> list[Incident]:
     """Every incident as its last record tells it, the newest first. Raises StartupError."""
     found: dict[str, Incident] = {}
+    decoder = msgspec.json.Decoder(Incident)
     async with replay.opened(config, pipeline.incidents_topic) as topic, aclosing(topic.records()) as records:
         async for record in records:
             try:
-                incident = msgspec.json.decode(record.value or b"", type=Incident)
+                incident = decoded(decoder, record.value or b"")
             except msgspec.DecodeError:  # a tombstone, or of a later version
                 continue
             found[incident.id] = incident

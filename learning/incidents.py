@@ -129,6 +129,10 @@ class Incidents:
             state.index = [*state.index, offset][-(self._again // EVERY + 2) :]
         state.examples += 1
 
+    def knows_enough(self) -> bool:
+        """Whether it has seen as many examples as the pipeline's reaction learns again."""
+        return self._state.examples >= self._again
+
     def since(self, offset: int) -> int:
         """Where the newest examples begin that the pipeline's reaction learns again; after `offset` for none.
 

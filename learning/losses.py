@@ -55,7 +55,7 @@ class LossAlarm:
 
     Args:
         pipeline: the pipeline.
-        budget: false alarms a day of label time that all alarms of the pipeline are held to.
+        budget: false alarms a day of label time that all alarms of the pipeline are held to; half of it is for these.
         cycle_ms: length of the cycle that the data follow, a day as a rule.
 
     Attributes:
@@ -68,7 +68,9 @@ class LossAlarm:
         self._cycle = cycle_ms
         self._first = pipeline.baseline_examples
         self.threshold = alarm_threshold(budget, cycle_ms / DAY_MS)
-        self._state = _State(LAYOUT, pipeline.feature_set.schema, {name: _new_bet(name) for name in _SIGNALS})
+        # A window ends with a cycle, so what was counted in another one does not go on in this.
+        schema = f"{pipeline.feature_set.schema}/{cycle_ms}"
+        self._state = _State(LAYOUT, schema, {name: _new_bet(name) for name in _SIGNALS})
 
     @property
     def offset(self) -> int:
@@ -148,7 +150,9 @@ class LossAlarm:
         now = _measures(window)
         names = {"loss": ("loss", "loss of True", "loss of False"), "label_delay": ("label delay",)}
         for signal, bet in state.bets.items():
-            statistics = [None if name not in now else math.log(now[name] + SMALLEST) for name in names[signal]]
+            statistics = [
+                None if name not in now else math.log(max(now[name], 0.0) + SMALLEST) for name in names[signal]
+            ]
             bet.take(statistics, window.first * self._cycle)
         total = sum(bet.value for bet in state.bets.values()) / len(state.bets)
         if total < self.threshold:

@@ -82,6 +82,7 @@ class Collector:
         self._dead_letters: Counter[str] = Counter()
         self._duplicates = 0
         self._late = 0
+        self._waited = False
 
     def prediction(self, prediction: Prediction, event: Any, *, late: bool = False) -> None:
         """An event was scored; `late` where some window could not count it any more."""
@@ -121,8 +122,10 @@ class Collector:
         if self._events:
             self._sum_up()
         counted = self._labels or self._dead_letters or self._duplicates or self._opened
-        if not self._parts and (counted or any(lag.values()) or model_lag):
+        waits = any(lag.values()) or model_lag > 0
+        if not self._parts and (counted or waits or self._waited):  # also that nothing waits any more
             self._parts.append(Summary(self.partition, self.worker, wall_ms))
+        self._waited = waits
         made = [replace(part, wall_ms=wall_ms, lag=lag, model_lag=model_lag) for part in self._parts]
         if made:
             made[-1] = replace(

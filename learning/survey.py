@@ -171,7 +171,7 @@ class Survey:
 
     Args:
         pipeline: the pipeline.
-        budget: false alarms a day of event time that the alarms on data are held to.
+        budget: false alarms a day of event time that all alarms of the pipeline are held to; half of it is for these.
         cycle_ms: length of the cycle that the data follow, a day as a rule: windows are whole cycles.
 
     Attributes:
@@ -189,7 +189,10 @@ class Survey:
         self.budget = budget
         self.threshold = alarm_threshold(budget, cycle_ms / DAY_MS)
         names = [*self._features, "prediction", *self._fields]
-        self._state = State(LAYOUT, pipeline.feature_set.schema, {name: Signal(Regime(_new_bet())) for name in names})
+        self._numeric = {*self._features, "prediction", *(f"field:{name}" for name in fields.numbers)}
+        # What is counted by cycle, by horizon, and as a number or a category, does not go on in another one of these.
+        schema = f"{pipeline.feature_set.schema}/{cycle_ms}/{pipeline.horizon_ms}/{','.join(fields.numbers)}"
+        self._state = State(LAYOUT, schema, {name: Signal(Regime(_new_bet())) for name in names})
 
     @property
     def offset(self) -> int:
@@ -301,14 +304,16 @@ class Survey:
             summary.events,
             summary.since_ms,
             summary.until_ms,
-            {name: sketch for name, sketch in numbers.items() if name in known},
-            {name: each for name, each in counts.items() if name in known},
+            {name: sketch for name, sketch in numbers.items() if name in self._numeric},
+            {name: each for name, each in counts.items() if name in known and name not in self._numeric},
             dict(summary.labels),
         )
         state.open.setdefault(day, Tile()).pour(msgspec.msgpack.decode(msgspec.msgpack.encode(tile), type=Tile))
 
     def _note_lag(self, summary: Summary) -> None:
         """Whether the partition has events that are not read yet; one that has is waited for longer."""
+        if self._pipeline.events.topic not in summary.lag:
+            return  # the worker has just begun, and has not been told yet
         behind = set(self._state.behind) - {summary.partition}
         if summary.lag.get(self._pipeline.events.topic, 0) > 0:
             behind.add(summary.partition)

@@ -305,6 +305,8 @@ class Engine:
                 await self._learn_ends(one.unit, ends, made)
 
     async def _learn_ends(self, unit: Unit, ends: Mapping[TopicPartition, int], made: Any) -> None:
+        if not unit.open:  # closed while the broker was asked
+            return
         if made is not None:
             unit.ends_at(ends, made)
         for tp, mark in unit.marks.items():
@@ -376,13 +378,13 @@ class Engine:
                 raise CheckpointError(message)
             started = time.monotonic()
             self._publish_owned(owned)
-            # 1. and 2.
-            self._step("cut:before")
-            cut = owned.unit.cut()
-            self._step("cut:after")
-            sent, owned.sent = owned.sent, []
             patience = self.config.request_timeout
             try:
+                # 1. and 2.
+                self._step("cut:before")
+                cut = owned.unit.cut()
+                self._step("cut:after")
+                sent, owned.sent = owned.sent, []
                 # aiokafka tries a transaction without end. By then another worker may own the unit, and be waiting.
                 async with asyncio.timeout(patience):
                     await asyncio.gather(*sent)

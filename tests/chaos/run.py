@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -272,7 +273,7 @@ class Run:
             predictions=[(r.partition, msgspec.json.decode(r.value, type=Prediction)) for r in made],
             log=[(r.offset, decode_log(r.value)) for r in log],
             drifts=[msgspec.json.decode(r.value, type=DriftEvent) for r in await self.read(p.drift_topic)],
-            monitors=next((r.value for r in reversed(monitors) if r.key == WATCH.encode()), None),
+            monitors=next((zlib.decompress(r.value) for r in reversed(monitors) if r.key == WATCH.encode()), None),
             profiles={record.key.decode(): record.value for record in profiles},
             snapshots=await SnapshotStore(self.config, p.snapshots_topic, SLOTS).read(),
             saved="HEADWATER_SNAPSHOT_INTERVAL" in self.settings,

@@ -13,6 +13,7 @@ from agents import alarms, survey, watch
 from agents.loop import Loop
 from agents.report import Reporter
 from learning.incidents import EVERY
+from learning.intake import Invalid
 from learning.records import Control, Example, decode_log, encode
 from learning.reports import Alarm, Incident, Report, Sketch, Summary
 from learning.summary import DAY_MS
@@ -238,3 +239,27 @@ def test_the_report_closes_an_incident_that_is_over() -> None:
     assert (closed.id, closed.state) == ("a1", "closed")
     (report,) = written(cut, pipeline.reports_topic)
     assert msgspec.json.decode(report, type=Report).incidents == []
+
+
+@pytest.mark.parametrize("value", [b"", b"no JSON", b'{"worker": "\xff"}', b"[" * 100_000])
+def test_a_summary_that_is_none_is_a_dead_letter_and_ends_nobody(value: bytes) -> None:
+    pipeline = pipeline_with(None)
+    record: Any = SimpleNamespace(offset=0, value=value)
+    with pytest.raises(Invalid, match="no summary of a unit"):
+        survey.step(loop_of(pipeline), unit_of(pipeline), record)
+
+
+def test_the_budget_is_what_the_alarms_are_measured_with() -> None:
+    """Half of it for data and half for losses; it had been halved twice."""
+    pipeline = pipeline_with(None)
+    unit = unit_of(pipeline)
+    assert monitors.survey(unit, pipeline).threshold == monitors.losses(unit, pipeline).threshold == 60.0
+
+
+def test_a_model_is_not_begun_anew_from_fewer_examples_than_it_was_to_be() -> None:
+    """Where `react` has just been switched on, only what came since is known of."""
+    pipeline = pipeline_with(relearn(5_000))
+    loop, unit = loop_of(pipeline), unit_of(pipeline)
+    alarms.seen(loop, unit, 70)
+    alarms.raised(loop, unit, Alarm("a", "loss", "loss", "d", 1, 2, 0, 80, 9.0, 8.0, "loss grew"))
+    assert not [output for tp, output in unit.cut().outputs.items() if tp.topic == pipeline.training_log_topic]

@@ -92,3 +92,16 @@ def test_corrections_controls_and_other_feature_lists_are_passed_over() -> None:
 def test_a_dump_of_something_else_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         LossAlarm.load(PIPELINE, b"\x00")
+
+
+def test_labels_that_are_dated_before_their_events_end_nobody() -> None:
+    """The logarithm of a negative delay ended each owner of the log, one after the other."""
+    watched = LossAlarm(PIPELINE)
+    records = log(FIRST + 12, 0, delay_s=-60.0)
+    alarms_of(watched, records)
+    assert watched.offset == len(records) - 1
+
+
+def test_a_loss_alarm_of_another_cycle_starts_anew() -> None:
+    with pytest.raises(ValueError, match="starts anew"):
+        LossAlarm.load(PIPELINE, LossAlarm(PIPELINE, cycle_ms=DAY_MS // 24).dump())

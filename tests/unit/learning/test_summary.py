@@ -118,3 +118,10 @@ def test_ids_and_times_are_no_fields_to_watch() -> None:
     fields = Fields(flights)
     assert fields.numbers == ["departure_delay", "distance"]
     assert fields.categories == ["origin", "destination", "carrier"]
+
+
+def test_a_unit_that_has_caught_up_says_so() -> None:
+    """Its last word was the lag that it no longer had, which the page and the lag rule held on to."""
+    collector = Collector(flights, 0, "here")
+    said = [collector.take(1, {"departures": lag}) for lag in (900, 0, 0)]
+    assert [[summary.lag["departures"] for summary in one] for one in said] == [[900], [0], []]

@@ -209,3 +209,19 @@ def test_fewer_labels_than_usual_are_an_alarm_once_until_they_come_again() -> No
     (alarm,) = found
     assert (alarm.kind, alarm.signal, alarm.value) == ("labels", "coverage", 0.1)
     assert "10.0% of 400 waits ended with a label, 85.0% is usual" in alarm.text
+
+
+def test_the_first_word_of_a_worker_that_starts_again_does_not_end_a_backlog() -> None:
+    """It has not asked yet how far it is behind, which was taken for not at all."""
+    survey = Survey(PIPELINE)
+    lag = {PIPELINE.events.topic: 9}
+    alarms_of(survey, [Summary(1, "w", 0, opened=True, lag=lag), *stream(length=10)])
+    alarms_of(survey, [Summary(1, "w", 1, opened=True)], 20)
+    assert survey._state.behind == [1]
+    alarms_of(survey, [Summary(1, "w", 2, lag={PIPELINE.events.topic: 0})], 21)
+    assert survey._state.behind == []
+
+
+def test_a_survey_of_another_cycle_starts_anew() -> None:
+    with pytest.raises(ValueError, match="starts anew"):
+        Survey.load(PIPELINE, Survey(PIPELINE, cycle_ms=DAY_MS // 24).dump())
