@@ -207,7 +207,7 @@ class Loop:
                 f"{share:.0%} of the last {len(self._judged)} records were unusable, more than"
                 f" HEADWATER_DEAD_LETTER_LIMIT={self.config.dead_letter_limit} allows, so the definition of"
                 f" {self.pipeline.name} or what its topics hold must be wrong. The last one, {record.topic}"
-                f"-{record.partition} at offset {record.offset}, is {invalid.reason}: {invalid.message}"
+                f"-{record.partition} at offset {record.offset}, is {invalid.reason}: {_last_line(invalid.message)}"
             )
             raise TooManyDeadLetters(message)
 
@@ -248,6 +248,11 @@ class Loop:
             if len(ended) < limit:
                 return
             await self.engine.breathe()
+
+
+def _last_line(text: str) -> str:
+    """Of a traceback what was raised, which people can read; the dead letters have all of it."""
+    return text.strip().rpartition("\n")[2]
 
 
 def _bytes(text: str) -> bytes:

@@ -90,6 +90,10 @@ async def at_work(run: Guarded, secured: SecuredKafka, lines: list[str]) -> None
     labels = [half - events[0], LABELS]
     run.start()
     await run.works(items[:half], events[0], labels[0])
+    for _ in range(60):  # it is written a moment after the examples that it is due at
+        if await run.read(run.pipeline.snapshots_topic):
+            break
+        await asyncio.sleep(0.5)
     run.workers[0].terminate()
     code, said = await run.finished(0)
     assert code == 0, said
