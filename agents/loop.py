@@ -151,7 +151,8 @@ class Loop:
                 except Invalid as invalid:
                     self.refuse(unit, record, invalid)
                 else:
-                    self._judged.append(False)
+                    if chunk.tp.topic != self.pipeline.summaries_topic:  # which say nothing about the user's records
+                        self._judged.append(False)
                 unit.mark(chunk.tp, record.offset)
                 if time.perf_counter() - started > TURN:
                     self._end_turn(unit)
@@ -197,7 +198,8 @@ class Loop:
         else:
             headers.append(("original-headers-dropped", str(len(original)).encode()))
         unit.emit(self.pipeline.dead_letters_topic, unit.partition, key, value, headers)
-        self._judge(record, invalid)
+        if record.topic != self.pipeline.summaries_topic:
+            self._judge(record, invalid)
 
     def _judge(self, record: "ConsumerRecord[Any, Any]", invalid: Invalid) -> None:
         self._judged.append(True)
