@@ -1,13 +1,11 @@
 """Alarms: each becomes part of an incident, and may change the model; all in the transaction of what raised it."""
 
-import time
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 from aiokafka import ConsumerRecord
 
-from agents.loop import Loop
+from agents.loop import Loop, wall_ms
 from learning.incidents import Incidents
 from learning.records import Control, encode
 from learning.reports import Alarm, Incident, Summary
@@ -16,8 +14,6 @@ from tables import monitors
 
 AUTHOR = "headwater"
 KEY = b"control"
-
-_encode = msgspec.json.Encoder().encode
 
 
 def raised(loop: Loop, unit: Unit, alarm: Alarm) -> None:
@@ -36,7 +32,7 @@ def raised(loop: Loop, unit: Unit, alarm: Alarm) -> None:
 
 def publish(loop: Loop, unit: Unit, incident: Incident) -> None:
     """Write an incident's record."""
-    unit.emit(loop.pipeline.incidents_topic, 0, incident.id.encode(), _encode(incident))
+    unit.emit(loop.pipeline.incidents_topic, 0, incident.id.encode(), encode(incident))
 
 
 def reaction(loop: Loop, since: int, alarm: Alarm) -> Control | None:
@@ -77,8 +73,3 @@ def _save(loop: Loop, unit: Unit, incidents: Incidents, changed: Iterable[Incide
     for incident in changed:
         publish(loop, unit, incident)
     unit.state[monitors.NAME][monitors.INCIDENTS] = incidents
-
-
-def wall_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from aiokafka import ConsumerRecord
 from faust.types import StreamT
 
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from agents.tracing import Tracer
 
 log = logging.getLogger(__name__)
-
-_encode = msgspec.json.Encoder().encode
 
 Step = Callable[["Loop", Unit, "ConsumerRecord[Any, Any]"], None]
 
@@ -110,9 +107,9 @@ class Loop:
         """Write what was gathered to the summaries."""
         if self.tracer is not None:
             self.tracer.cut(unit)
-        made = self.collector(unit).take(time.time_ns() // 1_000_000, dict(unit.lag), self.model_lag)
+        made = self.collector(unit).take(wall_ms(), dict(unit.lag), self.model_lag)
         for summary in made:
-            unit.emit(self.pipeline.summaries_topic, 0, str(unit.partition).encode(), _encode(summary))
+            unit.emit(self.pipeline.summaries_topic, 0, str(unit.partition).encode(), encode(summary))
 
     def run_on(self, topic: str, name: str, step: Step) -> None:
         """Run an agent of this name that does this step for every record of a topic."""
@@ -250,6 +247,11 @@ class Loop:
             if len(ended) < limit:
                 return
             await self.engine.breathe()
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def _last_line(text: str) -> str:

@@ -2,12 +2,11 @@
 
 import time
 
-import msgspec
-
-from agents.alarms import publish, wall_ms
-from agents.loop import Loop
+from agents.alarms import publish
+from agents.loop import Loop, wall_ms
 from learning.incidents import Incidents
 from learning.losses import LossAlarm
+from learning.records import encode
 from learning.reports import Report
 from learning.survey import Survey
 from learning.watch import Watch
@@ -15,8 +14,6 @@ from streaming.unit import Unit
 from tables import monitors
 
 EVERY = 2.0  # seconds between two reports
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Reporter:
@@ -48,7 +45,7 @@ class Reporter:
         report = made(loop, watch, survey, losses, incidents)
         incidents.sample(report)
         state[monitors.INCIDENTS] = incidents
-        unit.emit(loop.pipeline.reports_topic, 0, loop.pipeline.name.encode(), _encode(report))
+        unit.emit(loop.pipeline.reports_topic, 0, loop.pipeline.name.encode(), encode(report))
         self._measure(report, watch)
 
     def _measure(self, report: Report, watch: Watch) -> None:

@@ -4,7 +4,6 @@ The owner of the training log writes a report every few seconds; this shows the 
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -16,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from app.control import now
 from app.feed import NEWEST, Feed, as_json, board_of, check
 from app.live import Board
 from app.people import (
@@ -245,11 +245,6 @@ def short(report: Report | None) -> Mapping[str, Any] | None:
     if report is None:
         return None
     return {name: value for name, value in as_json(report).items() if name not in ("fields", "calibration", "alarms")}
-
-
-def now() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 def _line(name: str, text: str) -> Text:

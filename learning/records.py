@@ -117,7 +117,7 @@ _ENCODER = msgspec.json.Encoder()
 _LOG: msgspec.json.Decoder[LogRecord] = msgspec.json.Decoder(LogRecord)
 
 
-def encode(record: Prediction | LogRecord | DriftEvent) -> bytes:
+def encode(record: msgspec.Struct) -> bytes:
     """The record as it stands on the wire.
 
     >>> encode(Correction("f1", "JFK", 0, 5, True, previous=False))

@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from agents import alarms, survey, watch
-from agents.loop import Loop
+from agents.loop import Loop, wall_ms
 from agents.report import Reporter
 from learning.incidents import EVERY
 from learning.intake import Invalid
@@ -223,7 +223,7 @@ def test_reports_are_written_when_something_has_changed(monkeypatch: pytest.Monk
     feed(loop, unit, log[:600], start=500)
     reporter.consider(unit)
     assert written(unit.cut(), pipeline.reports_topic) == [], "too early"
-    raised(loop, unit, "feature", wall_ms=alarms.wall_ms())
+    raised(loop, unit, "feature", wall_ms=wall_ms())
     (second,) = reports()
     assert (second.examples, second.incidents, [a.id for a in second.alarms]) == (600, ["a1"], ["a1"])
 
