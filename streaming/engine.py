@@ -91,6 +91,7 @@ class Engine:
         self._fatal = fatal
         self._step = step
         self._owned: dict[tuple[str, int], Owned] = {}
+        self._closing = asyncio.Lock()
         self._immediate: AIOKafkaProducer | None = None
         self._immediate_order = asyncio.Lock()
         self._edges: AIOKafkaConsumer | None = None
@@ -238,9 +239,14 @@ class Engine:
     async def close(self, *, save: bool = True) -> None:
         """Close all units: refuse records first, then the last checkpoint, then stop the producers.
 
-        The state is dropped: another worker may own the units next.
+        The state is dropped: another worker may own the units next. So whoever calls this while another closes, as
+        when a worker is told to stop within a rebalance, returns only when all is saved.
         """
         self.ready = False
+        async with self._closing:
+            await self._close(save=save)
+
+    async def _close(self, *, save: bool) -> None:
         owned, self._owned = list(self._owned.values()), {}
         for one in owned:
             one.unit.close()

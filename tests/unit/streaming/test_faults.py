@@ -65,6 +65,27 @@ def test_nothing_is_committed_beyond_a_failed_checkpoint() -> None:
     assert writer.written == [], "offsets were committed past outputs and state that were never written"
 
 
+def test_units_are_not_given_away_while_another_closes_them() -> None:
+    """Told to stop within a rebalance, a worker joined the group anew before its last save, and was fenced in it."""
+    writer = Writer()
+    writer.failed = True  # the writer itself is well
+    config = EngineConfig(bootstrap="nowhere:1", app_id="app")
+
+    async def scenario() -> None:
+        engine = Engine(config, log_topic="log", metrics=NullMetrics(), fatal=lambda exc: asyncio.sleep(0))
+        unit = Unit("events", 0, {}, {SOURCE: 0})
+        engine._owned["events", 0] = Owned(unit, cast("Any", writer), asyncio.Lock())
+        unit.mark(SOURCE, 0)
+        stopping = asyncio.create_task(engine.close())
+        await asyncio.sleep(0.01)
+        assert not writer.written
+        await engine.close()  # at the revocation, after which the group may give the unit to another worker
+        assert writer.written, "the unit was given away before it was saved"
+        await stopping
+
+    asyncio.run(scenario())
+
+
 def test_no_immediate_prediction_that_failed_is_committed_over() -> None:
     """The same under exactly_once with predictions=immediate: the transaction had not begun, so the next one works."""
     writer = Writer()
