@@ -248,6 +248,23 @@ def lacking(attribute: str) -> Any:
 SOUND: Any = State(logistic(), 39, 20, None, 0)
 
 
+NO_TURNS: list[Any] = [
+    None,
+    [],
+    (1,),
+    ((1, None, True),),
+    ((1, None, 1, None),),
+    (("1", None, True, None),),
+    ((1, True, True, None),),
+    ((39, None, True, None),),
+    ((-1, None, True, None),),
+    ((1, 2, True, None),),
+    ((1, -1, True, None),),
+    ((1, None, True, 2),),
+    ((2, 1, True, None), (2, 1, True, None)),
+]
+
+
 def test_the_state_that_others_differ_from_is_loaded() -> None:
     changed_by_all = SOUND._replace(
         frozen=logistic(),
@@ -277,24 +294,7 @@ def test_the_state_that_others_differ_from_is_loaded() -> None:
         SOUND._replace(frozen_version=40),
         SOUND._replace(frozen_version=-1),
         SOUND._replace(frozen_version=None),
-        *(
-            SOUND._replace(turns=turns)
-            for turns in (
-                None,
-                [],
-                (1,),
-                ((1, None, True),),
-                ((1, None, 1, None),),
-                (("1", None, True, None),),
-                ((1, True, True, None),),
-                ((39, None, True, None),),
-                ((-1, None, True, None),),
-                ((1, 2, True, None),),
-                ((1, -1, True, None),),
-                ((1, None, True, 2),),
-                ((2, 1, True, None), (2, 1, True, None)),
-            )
-        ),
+        *(SOUND._replace(turns=turns) for turns in NO_TURNS),
         *(
             SOUND._replace(frozen_version=9, past=past)
             for past in (None, (1,), ((1,),), ((9, None),), ((1, 1),), (("1", None),), ((2, None), (1, None)))
