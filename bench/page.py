@@ -1,0 +1,44 @@
+"""The sections of docs/performance.md that benchmarks write, each between two marks that name its make target."""
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+
+
+def write(target: str, section: str, page: Path = PAGE) -> None:
+    """Put a section where the page has the last one of this make target. Raises RuntimeError where it has none."""
+    begin, end = f"<!-- begin: make {target} -->", f"<!-- end: make {target} -->"
+    text = page.read_text("utf-8")
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        message = f"{page} has no lines {begin} and {end} for the table to stand between; put them back"
+        raise RuntimeError(message)
+    page.write_text(f"{before}{begin}\n{section}\n{end}{after}", "utf-8")
+
+
+def caption(command: str, *packages: str) -> str:
+    """What was run, and where: machine, cores, and versions of Python and of these packages."""
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return f"`{command}`: {machine}{', ' if versions else ''}{versions}."
+
+
+def rows(head: Sequence[str], body: Iterable[Sequence[str]], words: int = 1) -> str:
+    """A table in Markdown; its first columns are words, the others numbers.
+
+    >>> print(rows(["keys", "us"], [["1,000", "7.5"]]))
+    | keys | us |
+    |---|---:|
+    | 1,000 | 7.5 |
+    """
+    rule = "|" + "---|" * words + "---:|" * (len(head) - words)
+    return "\n".join([_row(head), rule, *map(_row, body)])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
