@@ -145,6 +145,17 @@ async def _put(producer: AIOKafkaProducer, item: Any) -> "asyncio.Future[Any]":
     return sent
 
 
+async def put(bootstrap: str, numbers: range) -> None:
+    """Write the events of these numbers at once, and wait until the broker has them."""
+    plan = Plan(bootstrap, 1.0, 0.0)
+    producer = clients.producer(EngineConfig(bootstrap=bootstrap, app_id="bench-load"))
+    await producer.start()
+    try:
+        await asyncio.gather(*[await _put(producer, event_of(plan, number)) for number in numbers])
+    finally:
+        await producer.stop()
+
+
 class Seen(NamedTuple):
     """One prediction as a reader of committed records saw it.
 

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +19,25 @@ def write(target: str, section: str, page: Path = PAGE) -> None:
         message = f"{page} has no lines {begin} and {end} for the table to stand between; put them back"
         raise RuntimeError(message)
     page.write_text(f"{before}{begin}\n{section}\n{end}{after}", "utf-8")
+
+
+def report(target: str, sections: Iterable[Callable[[], list[str]]], *packages: str, keep: bool) -> None:
+    """Make the sections one after the other, print each when it is made, and write them to the page if it is to keep.
+
+    Args:
+        target: the make target.
+        sections: each makes some paragraphs and tables.
+        packages: those whose versions are said.
+        keep: whether the page is written.
+    """
+    made = [caption(f"make {target}", *packages)]
+    print(made[0])
+    for section in sections:
+        said = section()
+        print("\n\n".join(["", *said]), flush=True)
+        made += said
+    if keep:
+        write(target, "\n\n".join(made))
 
 
 def caption(command: str, *packages: str) -> str:
