@@ -2,11 +2,14 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+
+Section = Callable[[], list[str]]
+"""Makes some paragraphs and tables."""
 
 
 def write(target: str, section: str, page: Path = PAGE) -> None:
@@ -21,12 +24,17 @@ def write(target: str, section: str, page: Path = PAGE) -> None:
     page.write_text(f"{before}{begin}\n{section}\n{end}{after}", "utf-8")
 
 
-def report(target: str, sections: Iterable[Callable[[], list[str]]], *packages: str, keep: bool) -> None:
+def wanted(sections: Mapping[str, Section], only: str | None) -> list[Section]:
+    """The section of this name, or all."""
+    return list(sections.values()) if only is None else [sections[only]]
+
+
+def report(target: str, sections: Iterable[Section], *packages: str, keep: bool) -> None:
     """Make the sections one after the other, print each when it is made, and write them to the page if it is to keep.
 
     Args:
         target: the make target.
-        sections: each makes some paragraphs and tables.
+        sections: what makes them.
         packages: those whose versions are said.
         keep: whether the page is written.
     """

@@ -47,6 +47,7 @@ TREES = 10_000  # examples for the forest, which learns some fifty times as slow
 SESSIONS = (10.0, 2.0)  # seconds; the first is what a worker has unless told otherwise
 RATE = 200.0  # events a second while a worker takes over
 RUN = 10_000  # records that are written at once
+PARTS = ("changelogs", "log", "takeover")
 PREDICTED = 50  # events that wait for a worker
 
 
@@ -424,18 +425,20 @@ def main() -> None:
     parser.add_argument("--keys", type=int, nargs="+", default=KEYS, help="numbers of keys")
     parser.add_argument("--examples", type=int, default=EXAMPLES, help="of the training log")
     parser.add_argument("--trees", type=int, default=TREES, help="examples for the forest")
+    parser.add_argument("--only", choices=PARTS, help="a part, to the screen")
     parser.add_argument("--quick", action="store_true", help="little of it, and nothing is written")
     given = parser.parse_args()
     keys, examples, trees = (given.keys, given.examples, given.trees)
     cases = [(how, session) for session in SESSIONS for how in ("SIGKILL", "SIGTERM")]
     if given.quick:
         keys, examples, trees, cases = [10_000], 20_000, 2_000, [("SIGKILL", 2.0)]
-    sections: list[Callable[[], list[str]]] = [
-        lambda: changelog_section(keys),
-        lambda: log_section(examples, trees),
-        lambda: takeover_section(cases),
-    ]
-    page.report("bench-recovery", sections, "aiokafka", "river", keep=not given.quick)
+    sections: dict[str, page.Section] = {
+        "changelogs": lambda: changelog_section(keys),
+        "log": lambda: log_section(examples, trees),
+        "takeover": lambda: takeover_section(cases),
+    }
+    keep = not (given.quick or given.only)
+    page.report("bench-recovery", page.wanted(sections, given.only), "aiokafka", "river", keep=keep)
 
 
 if __name__ == "__main__":

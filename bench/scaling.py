@@ -61,6 +61,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "ARFClassifier, 10 trees": arf,
 }
 PARTITIONS = (1, 4, 12, 48)
+PARTS = ("cost", "workers", "memory")
 SHARED = 4  # partitions that two workers share
 LEAST = 0.25  # share of a backlog that must be left when all workers are at work, or the rest says too little
 
@@ -304,6 +305,7 @@ def main() -> None:
     parser.add_argument("--keys", type=int, nargs="+", default=KEYS, help="numbers of keys")
     parser.add_argument("--backlog", type=int, default=60_000, help="events for whole workers")
     parser.add_argument("--entries", type=int, default=200_000, help="whose memory is taken")
+    parser.add_argument("--only", choices=PARTS, help="a part, to the screen")
     parser.add_argument("--quick", action="store_true", help="little of it, and nothing is written")
     given = parser.parse_args()
     events, keys, backlog, entries = given.events, given.keys, given.backlog, given.entries
@@ -312,12 +314,13 @@ def main() -> None:
     if given.quick:
         events, keys, backlog, entries, cases = 2_000, (1_000, 10_000), 20_000, 20_000, [(SHARED, 1, "on")]
     with tempfile.TemporaryDirectory() as folder:
-        sections: list[Callable[[], list[str]]] = [
-            lambda: in_process(events, keys, Path(folder)),
-            lambda: whole(backlog, cases),
-            lambda: kept(entries),
-        ]
-        page.report("bench-scaling", sections, "river", "numba", keep=not given.quick)
+        sections: dict[str, page.Section] = {
+            "cost": lambda: in_process(events, keys, Path(folder)),
+            "workers": lambda: whole(backlog, cases),
+            "memory": lambda: kept(entries),
+        }
+        keep = not (given.quick or given.only)
+        page.report("bench-scaling", page.wanted(sections, given.only), "river", "numba", keep=keep)
 
 
 if __name__ == "__main__":
