@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 
-from streaming.transport import BatchThread, driver
+from streaming.transport import BatchThread
 
 
 def test_a_busy_partition_does_not_wait_for_the_long_fetch_of_idle_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,7 +16,7 @@ def test_a_busy_partition_does_not_wait_for_the_long_fetch_of_idle_ones(monkeypa
     async def scenario() -> Any:
         fausts = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1", fetch_max_wait_ms=1500)
         assert fausts._fetch_max_wait_ms == 1500  # what aiokafka's own start takes it from
-        monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda self, transport: fausts)
+        monkeypatch.setattr(AIOKafkaConsumerThread, "_create_worker_consumer", lambda self, transport: fausts)
         made = BatchThread._create_worker_consumer(object.__new__(BatchThread), None)
         await fausts.stop()
         return made
