@@ -195,8 +195,8 @@ class Watcher:
 
 
 @asynccontextmanager
-async def watching(config: EngineConfig, *, beginning: bool = False) -> AsyncIterator[Watcher]:
-    """Watch the predictions from now on, or from their beginning."""
+async def watching(config: EngineConfig) -> AsyncIterator[Watcher]:
+    """Watch the predictions from now on."""
     consumer = clients.consumer(config, auto_offset_reset="none")
     await consumer.start()
     try:
@@ -204,8 +204,7 @@ async def watching(config: EngineConfig, *, beginning: bool = False) -> AsyncIte
         topic = payments.predictions_topic
         tps = [TopicPartition(topic, number) for number in sorted(found.partitions_for_topic(topic) or ())]
         consumer.assign(tps)
-        edges = await (consumer.beginning_offsets(tps) if beginning else consumer.end_offsets(tps))
-        for tp, offset in edges.items():
+        for tp, offset in (await consumer.end_offsets(tps)).items():
             consumer.seek(tp, offset)
         yield Watcher(consumer, len(tps))
     finally:

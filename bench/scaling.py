@@ -312,13 +312,8 @@ def main() -> None:
     cases = [(partitions, 1, loops) for partitions in PARTITIONS for loops in ("off", "on")]
     cases += [(SHARED, 2, loops) for loops in ("off", "on")]
     if given.quick:
-        events, keys, backlog, entries, cases = (
-            2_000,
-            (1_000, 10_000),
-            20_000,
-            20_000,
-            [(SHARED, 1, "on"), (SHARED, 2, "on")],
-        )
+        events, keys, backlog, entries = 2_000, (1_000, 10_000), 20_000, 20_000
+        cases = [(SHARED, workers, "on") for workers in (1, 2)]
     with tempfile.TemporaryDirectory() as folder:
         sections: dict[str, page.Section] = {
             "cost": lambda: in_process(events, keys, Path(folder)),
