@@ -8,7 +8,7 @@ LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=pyth
 # Files of tests at once. Each has a Kafka of its own; tests of whole workers wait more than they work.
 WORKERS ?= 3
 
-.PHONY: help demo venv check fix test chaos fuzz security bench bench-kernels alarms docs screenshots lock clean
+.PHONY: help demo venv check fix test chaos fuzz security bench bench-kernels bench-latency bench-recovery bench-scaling alarms docs screenshots lock clean
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -60,6 +60,15 @@ bench: venv ## What Kafka, exactly once, costs against a bare loop (Linux; some 
 
 bench-kernels: venv ## The hot path in Python, compiled, and by River; into docs/performance.md (a minute or two)
 	$(BIN)/python -m bench.kernels
+
+bench-latency: venv ## From an event to its readable prediction, by guarantee and rate; into docs/performance.md (ten minutes)
+	$(BIN)/python -m bench.latency
+
+bench-recovery: venv ## What a start after a crash takes, by size, and a takeover; into docs/performance.md (ten minutes)
+	$(BIN)/python -m bench.recovery
+
+bench-scaling: venv ## Cost of an event by keys, windows, features, models, partitions, workers; into docs/performance.md
+	$(BIN)/python -m bench.scaling
 
 alarms: venv ## How often alarms are false and how late they are, to docs/alarms.md (some ten minutes)
 	$(BIN)/python -m bench.alarms

@@ -21,14 +21,13 @@ from typing import Any, NamedTuple
 import msgspec
 from river import linear_model, preprocessing
 
+from bench import page
 from features import FeatureSet, Profile, compiled, count, distinct, ewm, maximum, mean, proof, since_last, std
 from learning import linear_compiled
 from learning.fused import fused
 
 EVENTS = int(os.environ.get("EVENTS", "40000"))
 BLOCK = 200
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- begin: make bench-kernels -->", "<!-- end: make bench-kernels -->"
 DAY_MS = 86_400_000
 WORKLOADS = {"1,250 profiles": (1_000, 250), "15 profiles": (10, 5)}
 
@@ -231,17 +230,6 @@ def table(found: dict[str, list[Row]], started: list[tuple[str, float, float]]) 
     return "\n".join(lines)
 
 
-def write(section: str) -> None:
-    """Put it where the page has the last one."""
-    page = PAGE.read_text("utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        message = f"{PAGE} has no lines {BEGIN} and {END} for the table to stand between; put them back"
-        raise RuntimeError(message)
-    PAGE.write_text(f"{before}{BEGIN}\n{section}\n{END}{after}", "utf-8")
-
-
 def main() -> None:
     """Run, print, write."""
     with tempfile.TemporaryDirectory() as folder:
@@ -249,7 +237,7 @@ def main() -> None:
         found = {name: list(rows(payments(*size), Path(folder))) for name, size in WORKLOADS.items()}
     section = table(found, started)
     print(section)
-    write(section)
+    page.write("bench-kernels", section)
 
 
 if __name__ == "__main__":

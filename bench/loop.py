@@ -12,14 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from app.children import free_port
-from app.metrics import parse
 from app.worker import prepared
+from bench.worker import behind, cpu_seconds, samples
 from learning.backtest import backtest
 from pipelines.flights import Departure, flights, history
 from streaming import clients
@@ -50,20 +48,6 @@ async def fill(config: EngineConfig, items: list[Any]) -> None:
     await producer.stop()
 
 
-def samples(port: int) -> Mapping[str, float]:
-    """The worker's metrics; empty where it does not answer yet."""
-    try:
-        return parse(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())
-    except OSError:
-        return {}
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process so far, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def loop(bootstrap: str, events: int, number: int, module: str = "app.cli") -> tuple[float, float]:
     """CPU and wall seconds of a worker from its first event to its last lesson; a new group each time.
 
@@ -84,7 +68,7 @@ def loop(bootstrap: str, events: int, number: int, module: str = "app.cli") -> t
             time.sleep(0.02)
         cpu, wall = cpu_seconds(worker.pid), time.monotonic()
         seen = samples(port)["events_total"]
-        while (seen_now := samples(port)["events_total"]) < events or _behind(port):
+        while (seen_now := samples(port)["events_total"]) < events or behind(samples(port)):
             if time.monotonic() - wall > PATIENCE:
                 message = f"the worker did {seen_now:,.0f} of {events:,} events in {PATIENCE:.0f} s"
                 raise TimeoutError(message)
@@ -94,11 +78,6 @@ def loop(bootstrap: str, events: int, number: int, module: str = "app.cli") -> t
     finally:
         worker.terminate()
         worker.wait()
-
-
-def _behind(port: int) -> bool:
-    lags = [value for name, value in samples(port).items() if name.startswith("consumer_lag") or name == "model_lag"]
-    return not lags or any(lags)
 
 
 def main() -> None:

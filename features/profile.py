@@ -115,18 +115,23 @@ class Layout:
         self._ints: list[int] = []
         self._floats: list[float] = []
         self._parts: list[str] = []
+        self._head = b""  # what a profile's binary form begins with; made when first asked for
 
     def ints(self, what: str, count: int = 1) -> int:
         """Reserve unsigned integers, 0 at first; the place of the first."""
-        self._parts.append(f"q{count} {what}")
+        self._reserve(f"q{count} {what}")
         self._ints += [0] * count
         return len(self._ints) - count
 
     def floats(self, what: str, count: int = 1, first: float = 0.0) -> int:
         """Reserve doubles; the place of the first."""
-        self._parts.append(f"d{count} {what}")
+        self._reserve(f"d{count} {what}")
         self._floats += [first] * count
         return len(self._floats) - count
+
+    def _reserve(self, part: str) -> None:
+        self._parts.append(part)
+        self._head = b""
 
     def ring(self, what: str, how: How, *, in_floats: bool, empty: float = 0) -> Ring:
         """Reserve a total and its tiles."""
@@ -147,28 +152,39 @@ class Layout:
         """The profile of an entity that was never seen."""
         return Profile(self.entity, array("Q", self._ints), array("d", self._floats))
 
+    def head(self) -> bytes:
+        """What every profile of this layout begins with in its binary form."""
+        if not self._head:
+            self._head = _HEADER.pack(LAYOUT_VERSION, self.entity, self.hash, len(self._ints), len(self._floats))
+        return self._head
+
     def dump(self, profile: Profile) -> bytes:
         """Header and both arrays, little-endian."""
-        head = _HEADER.pack(LAYOUT_VERSION, self.entity, self.hash, len(self._ints), len(self._floats))
-        return b"".join((head, _little(profile.ints).tobytes(), _little(profile.floats).tobytes()))
+        return b"".join((self.head(), _little(profile.ints).tobytes(), _little(profile.floats).tobytes()))
 
     def load(self, data: bytes) -> Profile:
-        """The profile that was dumped. Raises ValueError for another layout."""
+        """The profile that was dumped. Raises ValueError for another layout.
+
+        A recovery calls it for every key, so the header is compared as bytes, and read only to say what is wrong.
+        """
+        middle = _HEADER.size + 8 * len(self._ints)
+        if not data.startswith(self.head()) or len(data) != middle + 8 * len(self._floats):
+            raise self._misfit(data)
+        ints, floats = array("Q", data[_HEADER.size : middle]), array("d", data[middle:])
+        return Profile(self.entity, _little(ints), _little(floats))
+
+    def _misfit(self, data: bytes) -> ValueError:
+        """What is wrong with a profile."""
         if len(data) < _HEADER.size:
-            message = f"got a profile of {len(data)} bytes, expected {_HEADER.size} at least"
-            raise ValueError(message)
-        version, entity, layout, n_ints, n_floats = _HEADER.unpack_from(data)
-        got = (version, entity, layout, n_ints, n_floats)
-        expected = (LAYOUT_VERSION, self.entity, self.hash, len(self._ints), len(self._floats))
-        body = data[_HEADER.size :]
-        if got != expected or len(body) != 8 * (n_ints + n_floats):
-            message = (
-                f"got a profile with layout {got}, expected {expected}: the features were changed since it was written;"
-                " give the pipeline a new name, so that it starts with fresh profiles"
-            )
-            raise ValueError(message)
-        ints, floats = array("Q", body[: 8 * n_ints]), array("d", body[8 * n_ints :])
-        return Profile(entity, _little(ints), _little(floats))
+            return ValueError(f"got a profile of {len(data)} bytes, expected {_HEADER.size} at least")
+        got, expected = _HEADER.unpack_from(data), _HEADER.unpack(self.head())
+        whole = _HEADER.size + 8 * (len(self._ints) + len(self._floats))
+        if got == expected:
+            return ValueError(f"got a profile of {len(data)} bytes, expected {whole}, as its header says")
+        return ValueError(
+            f"got a profile with layout {got}, expected {expected}: the features were changed since it was written;"
+            " give the pipeline a new name, so that it starts with fresh profiles"
+        )
 
 
 def entity_index(data: bytes) -> int:

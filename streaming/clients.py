@@ -7,6 +7,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from streaming.config import EngineConfig
 
 MAX_BATCH_BYTES = 900_000  # below the broker's default message.max.bytes of 1,048,588
+FETCH_MAX_WAIT_MS = 100  # that a broker keeps a fetch for which it has nothing
 MAX_REQUEST_BYTES = 4_000_000  # a dead letter carries a record of any size that the broker accepted
 
 
@@ -44,7 +45,7 @@ def consumer(config: EngineConfig, *topics: str, **extra: Any) -> AIOKafkaConsum
         "enable_auto_commit": False,
         "auto_offset_reset": "earliest",
         "max_partition_fetch_bytes": 4_000_000,
-        "fetch_max_wait_ms": 100,
+        "fetch_max_wait_ms": FETCH_MAX_WAIT_MS,
         "request_timeout_ms": timeout_ms(config),
         **extra,
     }

@@ -15,6 +15,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
+from streaming import clients
 from streaming.unit import Chunk
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         # Faust reads committed records only under its own exactly_once, which loses state (FAUST notes section 3).
         consumer._isolation_level = "read_committed"
+        # aiokafka has one fetch at a time under way to a broker, and leaves partitions out whose records wait for the
+        # agents. What comes for these meanwhile is not asked for before that fetch is answered: with Faust's 1.5 s
+        # a busy partition stood still for that long beside idle ones.
+        consumer._fetch_max_wait_ms = clients.FETCH_MAX_WAIT_MS
         return consumer
 
     def verify_event_path(self, now: float, tp: TP) -> None:

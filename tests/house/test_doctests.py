@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("app", "agents", "tables", "streaming", "learning", "features", "pipelines")
+ROOMS = ("app", "agents", "tables", "streaming", "learning", "features", "pipelines", "bench")
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for room in ROOMS

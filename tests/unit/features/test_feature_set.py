@@ -258,8 +258,12 @@ def test_a_profile_of_other_features_is_refused() -> None:
     data = old.dump(old.new_profile(0))
     with pytest.raises(ValueError, match="the features were changed since it was written"):
         new.load("s1", data)
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match=rf"got a profile of {len(data) - 8} bytes, expected {len(data)}"):
         old.load("s1", data[:-8])
+    with pytest.raises(ValueError, match="got a profile of 3 bytes, expected 10 at least"):
+        old.load("s1", data[:3])
+    with pytest.raises(ValueError, match="the features were changed since it was written"):
+        old.load("s1", b"\x02" + data[1:])
     with pytest.raises(ValueError, match="no longer has"):
         old.load("s1", b"\x01\x07" + data[2:])
 
