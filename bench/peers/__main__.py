@@ -1,8 +1,8 @@
 """Runs Headwater and its peers over the same events, in turn and again, and writes docs/performance.md.
 
 `make bench` makes both environments and runs it. Each run has a Kafka of its own, so that none finds warm what another
-has left. What each said is read back from its topic and held against the bare loop, to the last bit. Headwater's lessons
-come back through its training log, so that its predictions are of other versions; of them the vectors are compared.
+has left. What each said is read back from its topic and held against the bare loop, to the last bit. Headwater's
+lessons come back through its training log, so its predictions are of other versions; of them the vectors are compared.
 """
 
 import asyncio
@@ -87,14 +87,16 @@ def measured(workload: str) -> page.Measured:
     """All rounds of all systems over one workload."""
     systems = systems_of(workload)
     work = WORKLOADS[workload]
-    items = {system: work.items(events_for(workload, system)) for system in systems}
-    must = expected(work.pipeline, max(items.values(), key=len))
+    everything = work.items(max(events_for(workload, system) for system in systems))
+    must = expected(work.pipeline, everything)
+    items = {system: work.first(everything, events_for(workload, system)) for system in systems}
     found: page.Measured = {system: [] for system in systems}
     for number in range(ROUNDS):
         for system in systems:
             done = once(workload, system, items[system], must)
             found[system].append(done)
-            print(f"{workload} {number + 1}/{ROUNDS} {system.label}: {done.rate:,.0f}/s, {done.cpu:.2f} CPU s", flush=True)
+            said = f"{done.rate:,.0f} events/s, {done.cpu:.2f} CPU s per 100,000"
+            print(f"{workload} {number + 1}/{ROUNDS} {system.label}: {said}", flush=True)
     return found
 
 

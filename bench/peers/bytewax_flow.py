@@ -1,7 +1,7 @@
-"""The same on Bytewax with its recovery store on: a keyed stateful step for profiles and waiting vectors, then the model.
+"""The same on Bytewax with its recovery store on: a stateful step for profiles and waiting vectors, then the model.
 
-After its documentation: Kafka's source and sink, `stateful_batch` with a logic per key, recovery partitions in SQLite, a
-snapshot every ten seconds, its default. Tuned: whole batches are mapped at once.
+After its documentation: Kafka's source and sink, `stateful_batch` with a logic per key, recovery partitions in SQLite,
+a snapshot every ten seconds, its default. Tuned: whole batches are mapped at once.
 
 A stateful step takes the items of a batch key by key, so they leave it in another order than they came. The model puts
 them back in order by their offsets, or it would not learn the same; that costs under a microsecond an event.
@@ -19,16 +19,19 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
 from bench.peers.work import Meter, Order, Work, order
+from features import Profile
 
 Read = tuple[int, bool, str, Any]  # offset, whether it is an event, id, the event or label
 
 
-class OfOneKey(StatefulBatchLogic):
+class OfOneKey(StatefulBatchLogic):  # type: ignore[misc]  # not there where types are checked
     """Profile and waiting vectors of one key."""
 
     def __init__(self, work: Work, resumed: tuple[str, bytes, dict[str, list[float]]] | None) -> None:
         self._work = work
-        self._key, self._profiles, self._waiting = "", {}, {}
+        self._key = ""
+        self._profiles: dict[str, Profile] = {}
+        self._waiting: dict[str, list[float]] = {}
         if resumed is not None:
             self._key, profile, self._waiting = resumed
             self._profiles = {self._key: work.load(self._key, profile)}

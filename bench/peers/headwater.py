@@ -56,17 +56,26 @@ def cpu_seconds(pid: int) -> float:
 
 
 def _until(worker: "subprocess.Popen[bytes]", port: int, *, events: int, lessons: int) -> Mapping[str, float]:
-    """The worker's metrics as soon as it has done so much; a lesson is one that came back from the training log."""
+    """The worker's metrics as soon as it has done so much; a lesson is one that came back from the training log.
+
+    Where lessons are waited for, so is all that it does besides: what it puts off would cost it later.
+    """
     ends = time.monotonic() + PATIENCE
     while True:
         now = _samples(port)
-        if now and now["events_total"] >= events and now["training_examples_total"] >= lessons:
+        enough = now and now["events_total"] >= events and now["training_examples_total"] >= lessons
+        if enough and not (lessons and _behind(now)):
             return now
         if worker.poll() is not None or time.monotonic() > ends:
             done = f"{now.get('events_total', 0):,.0f} events, {now.get('training_examples_total', 0):,.0f} lessons"
             message = f"got {done} from the worker, expected {events:,} and {lessons:,}; see worker.log in its folder"
             raise RuntimeError(message)
         time.sleep(LOOK)
+
+
+def _behind(now: Mapping[str, float]) -> bool:
+    """Whether some source has records that the worker has not read yet."""
+    return any(lag for name, lag in now.items() if name.startswith("consumer_lag") or name == "model_lag")
 
 
 def _samples(port: int) -> Mapping[str, float]:

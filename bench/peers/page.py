@@ -77,10 +77,8 @@ def plot(found: dict[str, Measured]) -> str:
     size = f"width='{LEFT + BAR + RIGHT}' height='{at + ROW // 2}'"
     style = "font-family='sans-serif' font-size='12'"
     # White behind it, since a page may be dark.
-    return "\n".join(
-        [f"<svg xmlns='http://www.w3.org/2000/svg' {size} {style}>", "<rect width='100%' height='100%' fill='white'/>"]
-        + [*rows, "</svg>", ""]
-    )
+    begin = f"<svg xmlns='http://www.w3.org/2000/svg' {size} {style}><rect width='100%' height='100%' fill='white'/>"
+    return "\n".join([begin, *rows, "</svg>", ""])
 
 
 def _bar(at: int, system: System, rates: Sequence[float], most: float) -> str:

@@ -1,11 +1,13 @@
 """The same on stock Faust: an agent, two tables with changelogs over the memory store, at least once.
 
-After Faust's documentation: an agent over a stream, `table[key] = value`, `await topic.send(...)`. Tuned: raw codecs, so
-that nothing is encoded twice; Cython's paths; a linger for the producer; no web server and no leader topic.
+After Faust's documentation: an agent over a stream, `table[key] = value`, `await topic.send(...)`. Tuned: raw codecs,
+so that nothing is encoded twice; Cython's paths; no web server and no leader topic; a linger and large batches for the
+producer, without which every record of a changelog is a request of its own and all takes more than twice as long.
 """
 
 import os
 import signal
+from typing import Any
 
 import faust
 
@@ -30,15 +32,14 @@ def application(told: Order) -> faust.App:
         producer_max_batch_size=900_000,
         web_enabled=False,
     )
-    raw = {"key_serializer": "raw", "value_serializer": "raw"}
-    source = app.topic(told.source, **raw)
-    target = app.topic(told.target, **raw)
+    source = app.topic(told.source, key_serializer="raw", value_serializer="raw")
+    target = app.topic(told.target, key_serializer="raw", value_serializer="raw")
     profiles = app.Table("profiles", partitions=1, key_type=bytes, value_type=bytes)
     waiting = app.Table("waiting", partitions=1, key_type=bytes, value_type=bytes)
     work, meter = Work(told.pipeline), Meter(told.warm)
 
     @app.agent(source)
-    async def loop(stream: faust.Stream[bytes]) -> None:
+    async def loop(stream: Any) -> None:
         async for record in stream.events():
             is_event, key, name, item = work.read(record.value)
             if is_event:

@@ -52,18 +52,18 @@ SYSTEMS = (
     System("headwater", "Headwater", EXACTLY, "headwater", 1.0, "exactly_once"),
     System("headwater-alo", "Headwater, at least once", "all at least once", "headwater", 1.0, "at_least_once"),
     System("headwater-python", "Headwater, not compiled", EXACTLY, "headwater", 0.5, "exactly_once", "off"),
-    System("faust", "Faust with tables", "state at least once; the model is lost", "stock_faust", 0.06),
-    System("quix", "Quix Streams, at least once", "state at least once; the model is lost", "quix", 0.3, "at-least-once"),
+    System("faust", "Faust with tables", "state at least once, no model", "stock_faust", 0.06),
+    System("quix", "Quix Streams, at least once", "state at least once, no model", "quix", 0.3, "at-least-once"),
     System(
         "quix-eos",
         "Quix Streams, exactly once",
-        "state and predictions exactly once; the model is lost",
+        "state and predictions exactly once, no model",
         "quix",
         0.3,
         "exactly-once",
     ),
-    System("bytewax", "Bytewax with recovery", "state at least once; the model is lost", "bytewax_flow", 0.4),
-    System("aiokafka", "bare aiokafka loop", "nothing: state and model are lost", "aiokafka_loop", 0.5),
+    System("bytewax", "Bytewax with recovery", "state at least once, no model", "bytewax_flow", 0.4),
+    System("aiokafka", "bare aiokafka loop", "nothing", "aiokafka_loop", 0.5),
     System("file", "bare loop over a file", "nothing, and no Kafka", "file", 0.5),
 )
 

@@ -7,7 +7,7 @@ A peer keeps profiles and waiting vectors where it keeps state. Its model lives 
 for one that is not keyed. That saves peers the cost of keeping it, and loses the model with the process.
 
 Events and labels come merged in one topic of one partition, in the order of time. So what a model has learned when it
-is asked does not depend on how fast which topic was read, and all peers must give the same predictions, to the last bit.
+is asked does not depend on how fast which topic was read, and all peers must give the same predictions, bit for bit.
 """
 
 import argparse

@@ -5,7 +5,7 @@ terminals, would take a repartition topic in Quix Streams and a second stateful 
 """
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -129,12 +129,16 @@ class Workload(NamedTuple):
 
     def items(self, events: int) -> list[Any]:
         """The first items, up to the last of so many events. Raises ValueError where the data set has fewer."""
-        items, seen = [], 0
-        for item in self.history(events):
-            items.append(item)
+        return self.first(self.history(events), events)
+
+    def first(self, items: Iterable[Any], events: int) -> list[Any]:
+        """The same of items that are there already."""
+        found, seen = [], 0
+        for item in items:
+            found.append(item)
             seen += isinstance(item, self.pipeline.events.struct)
             if seen == events:
-                return items
+                return found
         message = f"{self.pipeline.name} has {seen} events, expected {events:,}; set EVENTS to less"
         raise ValueError(message)
 
