@@ -19,7 +19,7 @@ from bench.peers.work import Order, order
 from bench.peers.workloads import WORKLOADS
 
 PATIENCE = 600.0
-LOOK = 0.1  # seconds between two looks at the worker's metrics, which cost it some milliseconds each
+LOOK = 0.25  # seconds between two looks at the worker's metrics, which cost it some milliseconds each
 
 
 def run(told: Order) -> None:
@@ -33,7 +33,8 @@ def run(told: Order) -> None:
         "HEADWATER_COMPILED": compiled,
         "HEADWATER_WEB_PORT": str(port),
     }
-    with (told.folder / "worker.log").open("wb") as log:
+    said = told.folder / "worker.log"
+    with said.open("wb") as log:
         command = [sys.executable, "-m", "app.cli", "worker"]
         worker = subprocess.Popen(command, env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -41,6 +42,9 @@ def run(told: Order) -> None:
         cpu, wall = cpu_seconds(worker.pid), time.monotonic()
         ended = _until(worker, port, events=told.events, lessons=told.lessons)
         cpu, wall = cpu_seconds(worker.pid) - cpu, time.monotonic() - wall
+    except RuntimeError as error:
+        message = f"{error}; the worker said:\n{said.read_text('utf-8')[-4000:]}"
+        raise RuntimeError(message) from error
     finally:
         worker.terminate()
         worker.wait()
@@ -68,7 +72,7 @@ def _until(worker: "subprocess.Popen[bytes]", port: int, *, events: int, lessons
             return now
         if worker.poll() is not None or time.monotonic() > ends:
             done = f"{now.get('events_total', 0):,.0f} events, {now.get('training_examples_total', 0):,.0f} lessons"
-            message = f"got {done} from the worker, expected {events:,} and {lessons:,}; see worker.log in its folder"
+            message = f"got {done} from the worker, expected {events:,} and {lessons:,}"
             raise RuntimeError(message)
         time.sleep(LOOK)
 
