@@ -21,7 +21,7 @@ def table(found: Measured) -> list[str]:
     """One workload's rows. The first system is what the others are compared with, round by round."""
     first = next(iter(found.values()))
     lines = [
-        "| system | promises | events | events/s | CPU s per 100,000 | Headwater is times as fast: by the clock | by CPU |",
+        "| system | promises | events | events/s | CPU s per 100,000 | Headwater is times as fast: clock | CPU |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for system, runs in found.items():
