@@ -8,7 +8,8 @@ LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=pyth
 # Files of tests at once. Each has a Kafka of its own; tests of whole workers wait more than they work.
 WORKERS ?= 3
 
-.PHONY: help demo venv check fix test chaos fuzz security bench bench-kernels bench-latency bench-recovery bench-scaling alarms docs screenshots lock clean
+.PHONY: help demo venv check fix test chaos fuzz security alarms docs screenshots lock clean \
+	bench bench-loop bench-kernels bench-latency bench-recovery bench-scaling bench-monitors
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -23,6 +24,12 @@ help: ## Show the targets
 
 .venv/.stamp: .venv/.run requirements/dev.txt
 	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
+	touch $@
+
+# What Headwater is measured against; never in .venv, which would then not be what Headwater runs with.
+.venv-peers/.stamp: requirements/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --require-hashes -r requirements/peers.txt
 	touch $@
 
 demo: .venv/.run ## A local Kafka, a worker and a producer: watch a model learn
@@ -55,7 +62,10 @@ fuzz: venv ## A million bad inputs through a worker without a broker, then 20,00
 security: venv ## Whole workers behind the kinds of secured listeners that `make test` leaves out (some minutes)
 	$(BIN)/pytest tests/security/matrix.py
 
-bench: venv ## What Kafka, exactly once, costs against a bare loop (Linux; some minutes)
+bench: venv .venv-peers/.stamp ## Against Faust, Quix Streams, Bytewax and bare loops; into docs/performance.md (Linux; an hour)
+	$(BIN)/python -m bench.peers
+
+bench-loop: venv ## What Kafka, exactly once, costs against a bare loop (Linux; some minutes)
 	$(BIN)/python -m bench.loop
 
 bench-kernels: venv ## The hot path in Python, compiled, and by River; into docs/performance.md (a minute or two)
@@ -70,6 +80,9 @@ bench-recovery: venv ## What a start after a crash takes, by size, and a takeove
 bench-scaling: venv ## Cost of an event by keys, windows, features, models, partitions, workers; into docs/performance.md
 	$(BIN)/python -m bench.scaling
 
+bench-monitors: venv ## What watching costs a worker (Linux; some minutes)
+	$(BIN)/python -m bench.monitors
+
 alarms: venv ## How often alarms are false and how late they are, to docs/alarms.md (some ten minutes)
 	$(BIN)/python -m bench.alarms
 
@@ -82,7 +95,8 @@ screenshots: venv ## Take the pictures in docs/images anew (needs Chromium; some
 lock: venv ## Renew the lock files
 	$(PIN) --allow-unsafe -o requirements/base.txt requirements/base.in
 	$(PIN) --allow-unsafe -o requirements/dev.txt requirements/dev.in
+	$(PIN) --allow-unsafe -o requirements/peers.txt requirements/peers.in
 	$(PIN) --no-allow-unsafe $(LEFT_OUT) -o requirements/data.txt requirements/data.in
 
 clean: ## Remove the environment and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

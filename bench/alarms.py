@@ -318,8 +318,12 @@ def report(streams: int, changed: int, others: int) -> str:
             _told([delay(found[case]) for case in moved if (case[0], case[2]) == (name, shift)]) for name in METHODS
         ]
         lines.append(f"| {shift} | " + " | ".join(cells) + " |")
-    early = {name: sum(day < CHANGE for case in moved if case[0] == name for day in found[case]) for name in METHODS}
-    lines += ["", "Alarms before the change: " + ", ".join(f"{name} {n}" for name, n in early.items()) + ".", ""]
+    early = {
+        name: sum(day < CHANGE for case in moved if case[::2] == (name, SHIFTS[0]) for day in found[case])
+        for name in METHODS
+    }
+    before = f"Alarms before the change, in these {changed} streams, which are the same for all changes: "
+    lines += ["", before + ", ".join(f"{name} {n}" for name, n in early.items()) + ".", ""]
     lines += [
         f"`card_fraud` in other worlds than its own, of the same thieves: found within {ENOUGH:,} examples, or not."
     ]

@@ -1,7 +1,7 @@
 """What Kafka, exactly once, costs: the whole loop in a worker against the same pipeline in a bare loop, in one run.
 
-`make bench` prints CPU microseconds per event of both, interleaved, and their ratio. An event is a departure with its
-arrival: features, prediction, label join, one example learned, quality and drift.
+`make bench-loop` prints CPU microseconds per event of both, interleaved, and their ratio. An event is a departure with
+its arrival: features, prediction, label join, one example learned, quality and drift.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "requirements"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-LOCKS = {"base.in": "base.txt", "dev.in": "dev.txt", "data.in": "data.txt"}
+LOCKS = {"base.in": "base.txt", "dev.in": "dev.txt", "data.in": "data.txt", "peers.in": "peers.txt"}
 
 
 def name_of(requirement: str) -> str:
@@ -54,6 +54,7 @@ BUILD = PROJECT["build-system"]["requires"]
         ("Extra `fast`", PROJECT["project"]["optional-dependencies"]["fast"]),
         ("Build", BUILD),
         ("Development", requirements("dev.in")),
+        ("Peers in the benchmark", requirements("peers.in")),
         ("Demo and tests", requirements("data.in")),
     ],
 )
@@ -79,6 +80,14 @@ def test_locks_agree() -> None:
     base, dev = pins("base.txt"), pins("dev.txt")
     assert base.items() <= dev.items()
     assert pins("data.txt").keys() == {name_of(requirement) for requirement in requirements("data.in")}
+
+
+def test_peers_do_the_same_work_with_the_same_versions() -> None:
+    """Else the benchmark would compare two versions of River, say. Where no version is said, nothing is shared."""
+    said = dict(line.split("==") for line in requirements("peers.in") if "==" in line)
+    assert {"aiokafka", "faust-streaming", "msgspec", "numpy", "river"} == said.keys()
+    assert said.items() <= pins("base.txt").items()
+    assert said.items() <= pins("peers.txt").items()
 
 
 @pytest.mark.parametrize("lock", LOCKS.values())
