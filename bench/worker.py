@@ -83,14 +83,17 @@ class Worker:
         """CPU seconds so far."""
         return cpu_seconds(self.process.pid)
 
-    def wait(self, what: str, reached: Callable[[Mapping[str, float]], bool], every: float = 0.02) -> None:
-        """Return when its metrics say so. Raises TimeoutError."""
+    def wait(
+        self, what: str, reached: Callable[[Mapping[str, float]], bool], every: float = 0.02
+    ) -> Mapping[str, float]:
+        """Its metrics, as soon as they say so. Raises TimeoutError."""
         until = time.monotonic() + PATIENCE
         while not reached(found := self.samples()):
             if time.monotonic() > until:
                 message = f"waited {PATIENCE:.0f} s for a worker until {what}; it says {dict(found)}: {self.said()}"
                 raise TimeoutError(message)
             time.sleep(every)
+        return found
 
     def ready(self) -> None:
         """Return when it predicts."""

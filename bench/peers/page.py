@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from bench import page
 from bench.peers.systems import Run, System
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE, PLOT = DOCS / "performance.md", DOCS / "images" / "peers.svg"
-BEGIN, END = "<!-- begin: make bench -->", "<!-- end: make bench -->"
+PLOT = DOCS / "images" / "peers.svg"
 Measured = dict[System, list[Run]]  # of one workload, a run for each round
 LEFT, BAR, RIGHT, ROW = 210, 420, 90, 24  # pixels of the plot
 
@@ -102,11 +102,5 @@ def _text(x: float, y: int, text: str, more: str = "") -> str:
 
 def write(found: dict[str, Measured], rounds: int, command: str) -> None:
     """Put tables and bars where the last ones are. Raises RuntimeError where the page has no place for them."""
-    text = PAGE.read_text("utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, there, after = rest.partition(END)
-    if not there:
-        message = f"{PAGE} has no lines {BEGIN} and {END} for the tables to stand between; put them back"
-        raise RuntimeError(message)
     PLOT.write_text(plot(found), "utf-8")
-    PAGE.write_text(f"{before}{BEGIN}\n{section(found, rounds, command)}\n{END}{after}", "utf-8")
+    page.write("bench", section(found, rounds, command))
