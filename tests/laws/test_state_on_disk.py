@@ -1,0 +1,180 @@
+"""Laws of state on disk; the oracle is the store in memory, recovered from the whole changelog.
+
+Whatever is done to both, with cuts that are committed late or never, crashes at any moment, stores that are older than
+the last crash, and changelogs that are compacted: both give the same resolutions, the same changelog records, and after
+a crash the same state.
+"""
+
+import itertools
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from learning.label import KINDS, PendingLabels, due_of
+from streaming import disk
+from streaming.cache import Cache
+from streaming.config import EngineConfig
+from streaming.disk import DiskPartition
+from streaming.state import Changelog, Partition, Span, StatePartition
+from streaming.stores import Store, Stores
+from streaming.unit import Output
+from tests.laws.test_label_lifecycle import EVENT, EXPIRE, HORIZON, LABEL, POLICIES, Driver
+
+pytest.importorskip("rocksdict")
+
+CUT = st.just(("cut",))
+COMMIT = st.just(("commit",))
+CRASH = st.tuples(st.just("crash"), st.sampled_from(["now", "committed", "old", "lost"]), st.integers(1, 5))
+OTHERS = st.sampled_from([("compact",), ("keep",)])
+STEPS = st.lists(EVENT | LABEL | EXPIRE | EVENT | LABEL | EXPIRE | CUT | COMMIT | CRASH | OTHERS, max_size=80)
+TOPIC = b"t" * 16
+
+
+class Log:
+    """A changelog: records by offset, with a marker behind each batch."""
+
+    def __init__(self) -> None:
+        self.records: dict[int, tuple[bytes, bytes | None]] = {}
+        self.end = 0
+
+    def append(self, changes: list[Output]) -> Span:
+        span = Span(self.end, self.end + len(changes))
+        for change in changes:
+            assert change.key is not None
+            self.records[self.end] = (change.key, change.value)
+            self.end += 1
+        self.end += 1
+        return span
+
+    def compact(self) -> None:
+        newest = {key: offset for offset, (key, _) in self.records.items()}
+        self.records = {offset: self.records[offset] for offset in sorted(newest.values())}
+
+    def told(self) -> Changelog:
+        return Changelog(0, self.end, time.time(), TOPIC, tombstones=86_400.0)
+
+    def restore(self, part: Partition[Any], chunk: int) -> int:
+        """Have a partition read it as recovery does; how many records it was given."""
+        log = self.told()
+        start = part.start(log)
+        offsets = [offset for offset in self.records if offset >= start]
+        for number in range(0, len(offsets), chunk):
+            for offset in offsets[number : number + chunk]:
+                part.restore(*self.records[offset])
+            part.restored(offsets[number : number + chunk][-1] + 1, log)
+        part.restored(log.end, log)
+        return len(offsets)
+
+
+class Both:
+    """One partition twice: in memory and on disk. Whatever is asked of it is asked of both."""
+
+    def __init__(self, folder: Path, policy: dict[str, Any]) -> None:
+        self.folders = (folder / str(number) for number in itertools.count())
+        self.policy = policy
+        self.log = Log()
+        self.stores = Stores(EngineConfig(bootstrap="nowhere:1", app_id="a", data_dir=folder, store="disk"))
+        self.kept: Path | None = None
+        self.pending: list[Output] = []
+        self.path = next(self.folders)
+        self.open(1)
+
+    def open(self, chunk: int) -> None:
+        self.memory: StatePartition[bytes] = StatePartition("t", load=lambda _, data: data, dump=bytes)
+        self.store = Store(self.path, self.stores._options, "s")
+        self.disk: DiskPartition[bytes] = DiskPartition(
+            "t",
+            self.store,
+            cache=Cache(2_000),
+            load=lambda _, data: data,
+            dump=bytes,
+            due_of=due_of,
+            kinds=KINDS,
+        )
+        self.log.restore(self.memory, chunk)
+        self.log.restore(self.disk, chunk)
+        assert dict(self.disk) == self.memory
+        self.ours = Driver(self.join(self.disk), {})
+        self.theirs = Driver(self.join(self.memory), {})
+        self.pending = []
+
+    def join(self, part: Partition[bytes]) -> PendingLabels:
+        return PendingLabels(part, horizon_ms=HORIZON, queues=part.queues, **self.policy)
+
+    def take(self, step: tuple[Any, ...], number: int) -> None:
+        match step:
+            case ("cut",):
+                self.cut()
+            case ("commit",):
+                self.commit()
+            case "crash", when, chunk:
+                self.crash(when, chunk)
+            case ("compact",):
+                self.log.compact()
+            case ("keep",):
+                self.kept = self.copy()
+            case _:
+                assert self.ours.take(step, number) == self.theirs.take(step, number)
+
+    def cut(self) -> None:
+        self.commit()
+        self.pending = self.memory.take_changes()
+        assert self.disk.take_changes() == self.pending
+
+    def commit(self) -> None:
+        if self.pending:
+            self.disk.committed(self.log.append(self.pending))
+            self.pending = []
+
+    def crash(self, when: str, chunk: int) -> None:
+        """As SIGKILL leaves it: the folder as it is while the store is open, and nothing that is in memory."""
+        if when == "committed" and self.pending:  # and the store was not told any more
+            self.log.append(self.pending)
+        copy = self.copy()
+        self.disk.close()
+        if when == "old" and self.kept is not None:
+            copy = self.kept
+        elif when == "lost":
+            copy = next(self.folders)
+        self.path = next(self.folders)
+        if copy.exists():
+            shutil.copytree(copy, self.path)
+        self.open(chunk)
+
+    def copy(self) -> Path:
+        copy = next(self.folders)
+        shutil.copytree(self.path, copy)
+        return copy
+
+
+@contextmanager
+def both(policy: dict[str, Any]) -> Iterator[Both]:
+    with tempfile.TemporaryDirectory() as folder, patch.object(disk, "READ_AHEAD", 2):
+        made = Both(Path(folder), policy)
+        yield made
+        made.disk.close()
+
+
+@settings(max_examples=60)
+@given(STEPS, POLICIES)
+def test_state_on_disk_is_as_in_memory(steps: list[tuple[Any, ...]], policy: dict[str, Any]) -> None:
+    with both(policy) as one:
+        for number, step in enumerate(steps):
+            one.take(step, number)
+        one.cut()
+        one.crash("committed", 3)
+        for number in range(4):  # and everything comes up in the same order
+            one.take(("expire", True, True, 3), number)
+        one.take(("label", "last", 1000, True), 0)
+        for number in range(4):
+            one.take(("expire", True, True, 100), number)
+        assert set(one.disk) == set(one.memory) <= {"last", "\x00watermarks"}
