@@ -294,7 +294,7 @@ class DiskPartition(Partition[V]):
             for key, (value, _, data) in saved.items():
                 if data is None:
                     self._cache.drop(self._owner, key)
-                elif key not in self._changed:
+                else:  # one that has changed since is found among the changes first
                     self._cache.put(self._owner, key, value, len(data))
 
     def _add(self, batch: Batch, key: str, name: bytes, data: bytes | None, places: dict[int, list[bytes]]) -> None:
