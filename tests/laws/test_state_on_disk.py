@@ -169,7 +169,7 @@ def both(policy: dict[str, Any]) -> Iterator[Both]:
         made.disk.close()
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(STEPS, POLICIES)
 def test_state_on_disk_is_as_in_memory(steps: list[tuple[Any, ...]], policy: dict[str, Any]) -> None:
     with both(policy) as one:
@@ -208,7 +208,7 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(MOVES, st.integers(1, 3))
 def test_a_queue_on_disk_gives_every_entry_once_and_in_order(moves: list[tuple[Any, ...]], ahead: int) -> None:
     """Entries are (due, key) by their key; one is changed by a push, removed when it comes up, saved by a commit."""
@@ -248,3 +248,21 @@ def test_a_queue_on_disk_gives_every_entry_once_and_in_order(moves: list[tuple[A
                     queue.landed(places)
                     saving = {}
                     assert not queue._cut, "what is on disk stays in memory"
+
+
+def test_what_lands_among_keys_that_were_read_is_found_and_the_rest_stays() -> None:
+    store: Any = Keys()
+    queue = DiskQueue(store, 1)
+
+    def commit(*items: tuple[int, str]) -> None:
+        for item in items:
+            queue.push(item)
+        queue.cut()
+        places = [place_of(1, *item) for item in items]
+        store.there.update(places)
+        queue.landed(places)
+
+    commit((1, "a"), (5, "b"))
+    assert list(queue.due(0)) == []  # and both have been read
+    commit((3, "c"))
+    assert list(queue.due(9)) == [(1, "a"), (3, "c"), (5, "b")]
