@@ -79,7 +79,7 @@ class Loop:
         self._judged: deque[bool] = deque(maxlen=JUDGED)
 
     def pending(self, unit: Unit) -> PendingLabels:
-        """The label join of a unit; built over its entries, and the queues that come with them, when first asked for."""
+        """The label join of a unit; built over its entries, and their queues, when first asked for."""
         join = self._pending.get(unit)
         if join is None:
             p = self.pipeline

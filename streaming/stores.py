@@ -260,6 +260,8 @@ class Store:
             if self.meta is not None:
                 self._begin_anew(why)
             self.meta = Meta(FORMAT, self._schema, changelog.topic_id, changelog.begin, changelog.asked)
+        else:
+            log.info("the store %s goes on from offset %d of %d", self.path, self.position, changelog.end)
         return self.position
 
     def get(self, key: bytes) -> bytes | None:

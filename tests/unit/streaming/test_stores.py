@@ -4,7 +4,6 @@ import asyncio
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,7 @@ def saved(part: DiskPartition[bytes], first: int, **values: bytes) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
@@ -157,7 +156,7 @@ def test_a_damaged_store_is_built_anew(folder: Path, file: str, how: str) -> Non
     saved(part, 90, **{f"k{number}": b"x" * 2_000 for number in range(500)})
     part._store._db.flush()
     part.close()
-    (found,) = [path for path in folder.rglob(file)]
+    (found,) = folder.rglob(file)
     if how == "gone":
         found.unlink()
     else:
@@ -180,9 +179,8 @@ def test_a_read_of_a_damaged_block_marks_the_store(folder: Path) -> None:
         data[at] ^= 255
     table.write_bytes(data)
     part = opened(stores(folder), told(2_090), cache=None)
-    with pytest.raises(StoreError, match="is damaged: Corruption.*Start the worker again"):
-        for number in range(2_000):
-            part.get(f"k{number}")
+    with pytest.raises(StoreError, match=r"is damaged: Corruption.*Start the worker again"):
+        dict(part)
     part.close()
     assert list(folder.rglob(DAMAGED))
     assert reopened(folder, 2_091) == ({}, 0)
@@ -222,7 +220,7 @@ def test_a_store_that_is_let_go_is_opened(folder: Path) -> None:
 
 def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match="cannot be used: .*Give the worker a HEADWATER_DATA_DIR"):
+    with pytest.raises(StoreError, match=r"cannot be used: .*Give the worker a HEADWATER_DATA_DIR"):
         asyncio.run(stores(tmp_path / "file").open("t-0", "s"))
 
 
