@@ -184,7 +184,7 @@ def at(time_ms: int) -> datetime:
 
 
 def run_events(worker: Worker, keys: int, pending: int, events: int) -> float:
-    """CPU seconds, RocksDB's own threads included, of so many events, each with a label for one that waits and about one wait that ends."""
+    """CPU seconds, RocksDB's threads included, of so many events, each with a label and about one wait that ends."""
     chance = random.Random(7)
     learner = Learner(clicks)
     joins = worker.joins()

@@ -179,6 +179,10 @@ class DiskPartition(Partition[V]):
         self.queues = dict(self._queues) if due_of is not None else None
         self._changed: dict[str, Any] = {}  # since the last cut, in order; GONE where removed
         self._saving: dict[str, tuple[Any, bytes, bytes | None]] = {}  # value, key and bytes as the last cut took them
+        self._latest: tuple[str | None, Any] = (
+            None,
+            GONE,
+        )  # what was read from the store last: an id is asked for thrice
         self._taken_at = 0.0
         self._restoring: Batch | None = None
 
@@ -242,12 +246,14 @@ class DiskPartition(Partition[V]):
             value = self._cache.get(self._owner, key)
             if value is not MISSING:
                 return value
+        if key == self._latest[0]:
+            return self._latest[1]
         data = self._store.get(VALUE + key.encode())
-        if data is None:
-            return GONE
-        value = self._load(key, data)
-        if self._cache is not None:
+        value = GONE if data is None else self._load(key, data)
+        if data is not None and self._cache is not None:
             self._cache.put(self._owner, key, value, len(data))
+        else:
+            self._latest = key, value
         return value
 
     # -- checkpoints
@@ -290,6 +296,7 @@ class DiskPartition(Partition[V]):
         for kind, queue in self._queues.items():
             queue.landed(places.get(kind, ()))
         saved, self._saving = self._saving, {}
+        self._latest = None, GONE
         if self._cache is not None:
             for key, (value, _, data) in saved.items():
                 if data is None:
@@ -325,7 +332,7 @@ class DiskPartition(Partition[V]):
 
     def restored(self, position: int, log: Changelog) -> None:
         """Write what was restored, with the changelog's position behind it. Raises StoreError."""
-        batch, self._restoring = self._restoring or Batch(), None
+        batch, self._restoring, self._latest = self._restoring or Batch(), None, (None, GONE)
         # Before the end is reached, removals behind the position may be as old as the store's stamp.
         self._store.write(batch, position, log.asked if position >= log.end else None)
 

@@ -11,7 +11,7 @@ from tests.chaos.scenario import SCENARIOS, play
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
 
 SEED = 1
-ON_DISK = 6  # kills; `make chaos` has more, with `--store disk`
+ON_DISK = 4  # kills; `make chaos` has more, with `--store disk`
 assert ROOMS, "importing them registers their scenarios"
 
 
