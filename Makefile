@@ -8,7 +8,7 @@ LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=pyth
 # Files of tests at once. Each has a Kafka of its own; tests of whole workers wait more than they work.
 WORKERS ?= 3
 
-.PHONY: help demo venv check fix test chaos fuzz security bench bench-kernels alarms docs screenshots lock clean
+.PHONY: help demo venv check fix test chaos fuzz security bench bench-kernels bench-state alarms docs screenshots lock clean
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -60,6 +60,9 @@ bench: venv ## What Kafka, exactly once, costs against a bare loop (Linux; some 
 
 bench-kernels: venv ## The hot path in Python, compiled, and by River; into docs/performance.md (a minute or two)
 	$(BIN)/python -m bench.kernels
+
+bench-state: venv ## 5 million keys and 20 million pending labels on disk; into docs/performance.md (half an hour, 10 GB of disk)
+	$(BIN)/python -m bench.state --write
 
 alarms: venv ## How often alarms are false and how late they are, to docs/alarms.md (some ten minutes)
 	$(BIN)/python -m bench.alarms

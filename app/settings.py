@@ -158,8 +158,8 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(
         Path(".headwater"),
-        description="Folder for the worker's own files: state on disk, compiled code, the local broker. Nothing in it"
-        " is missed when it is gone, since all state is in Kafka.",
+        description="Folder for the worker's own files: state on disk and compiled code, and what the local broker has."
+        " A worker that finds its files gone makes them again from Kafka.",
     )
 
     @field_validator("broker")
