@@ -1,6 +1,7 @@
 """Prometheus backend of the metric catalogue; `create_app` makes one and passes it to every room that measures."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -15,7 +16,7 @@ class PrometheusMetrics:
 
     >>> metrics = PrometheusMetrics()
     >>> metrics.count("labels_total", outcome="matched")
-    >>> [line for line in metrics.exposition().decode().splitlines() if line.startswith("headwater_labels_total{")]
+    >>> [line for line in metrics.exposition().decode().splitlines() if line.endswith('{outcome="matched"} 1.0')]
     ['headwater_labels_total{outcome="matched"} 1.0']
     """
 
@@ -24,6 +25,7 @@ class PrometheusMetrics:
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._labelled: dict[tuple[object, ...], Any] = {}  # finding a labelled one costs more than adding to it
         for name, metric in CATALOGUE.items():
             full = PREFIX + name
             if metric.kind == "counter":
@@ -39,8 +41,7 @@ class PrometheusMetrics:
 
     def count(self, name: CounterName, value: float = 1.0, **labels: str) -> None:
         """Add to a counter."""
-        counter = self._counters[name]
-        (counter.labels(**labels) if labels else counter).inc(value)
+        self._of(self._counters[name], labels).inc(value)
 
     def gauge(self, name: GaugeName, value: float, **labels: str) -> None:
         """Set a gauge."""
@@ -49,8 +50,17 @@ class PrometheusMetrics:
 
     def observe(self, name: HistogramName, value: float, **labels: str) -> None:
         """Add one observation to a histogram."""
-        histogram = self._histograms[name]
-        (histogram.labels(**labels) if labels else histogram).observe(value)
+        self._of(self._histograms[name], labels).observe(value)
+
+    def _of(self, metric: Any, labels: Mapping[str, str]) -> Any:
+        """The one with these labels. Gauges can be forgotten, so they are not kept here."""
+        if not labels:
+            return metric
+        key = (metric, *labels.items())
+        found = self._labelled.get(key)
+        if found is None:
+            found = self._labelled[key] = metric.labels(**labels)
+        return found
 
     def forget(self, name: GaugeName) -> None:
         """Say no more what a gauge with labels stood at."""

@@ -101,6 +101,8 @@ async def status(settings: Settings, pipeline: Pipeline) -> dict[str, Any]:
 def words(values: Mapping[str, Any]) -> Iterator[str]:
     """What people are told of the control records; nothing where there are none.
 
+    >>> from app.control import Said
+    >>> from learning.records import Control
     >>> said = as_dict(Said(7, Control("freeze", 1_769_927_400_000, "ann")))
     >>> list(words({"learning_frozen": True, "control": said}))
     ['learning is frozen; `headwater thaw` lets it go on', 'said: freeze by ann, 2026-02-01T06:30:00.000Z, offset 7']

@@ -64,8 +64,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def loop(bootstrap: str, events: int, number: int) -> tuple[float, float]:
-    """CPU and wall seconds of a worker from its first event to its last lesson; a new group each time."""
+def loop(bootstrap: str, events: int, number: int, module: str = "app.cli") -> tuple[float, float]:
+    """CPU and wall seconds of a worker from its first event to its last lesson; a new group each time.
+
+    `module` runs it when it is told `worker`.
+    """
     port = free_port()
     environment = {
         "HEADWATER_BROKER": bootstrap,
@@ -74,7 +77,7 @@ def loop(bootstrap: str, events: int, number: int) -> tuple[float, float]:
         "HEADWATER_SNAPSHOT_EXAMPLES": "0",
     }
     with Path(os.devnull).open("wb") as nowhere:
-        command = [sys.executable, "-m", "app.cli", "worker"]
+        command = [sys.executable, "-m", module, "worker"]
         worker = subprocess.Popen(command, env={**os.environ, **environment}, stdout=nowhere, stderr=nowhere)
     try:
         while not samples(port).get("events_total"):

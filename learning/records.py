@@ -9,6 +9,10 @@ import msgspec
 
 T = TypeVar("T")
 
+Time = Annotated[int, msgspec.Meta(ge=-(1 << 60), le=1 << 60)]
+"""Milliseconds; the last event's by the longest horizon, and within 64 bits when one is taken from another."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+"""How many, or an offset; a thousand of them are within 64 bits when they are added up."""
 Outcome = bool | float | str
 Value = float | dict[str, float]
 
@@ -28,9 +32,9 @@ class Prediction(msgspec.Struct, frozen=True):
 
     id: str
     key: str
-    time_ms: int
+    time_ms: Time
     prediction: Value
-    version: int
+    version: Count
     features: list[float]
     schema: str
 
@@ -40,10 +44,10 @@ class Example(msgspec.Struct, frozen=True, tag="example"):
 
     id: str
     key: str
-    time_ms: int
-    label_time_ms: int
+    time_ms: Time
+    label_time_ms: Time
     prediction: Value
-    version: int
+    version: Count
     features: list[float]
     schema: str
     outcome: Outcome
@@ -55,8 +59,8 @@ class Correction(msgspec.Struct, frozen=True, tag="correction"):
 
     id: str
     key: str
-    time_ms: int
-    label_time_ms: int
+    time_ms: Time
+    label_time_ms: Time
     outcome: Outcome
     previous: Outcome
 
@@ -76,13 +80,13 @@ class Control(msgspec.Struct, frozen=True, tag="control"):
     """
 
     action: Literal["freeze", "thaw", "rollback", "relearn", "boost"]
-    time_ms: int
+    time_ms: Time
     by: str
     why: str = ""
-    to: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    since: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    to: Count | None = None
+    since: Count | None = None
     factor: Annotated[float, msgspec.Meta(gt=0, le=1000)] | None = None
-    examples: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    examples: Annotated[int, msgspec.Meta(ge=1, le=1 << 53)] | None = None
 
 
 Resolved = Example | Correction

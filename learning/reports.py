@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from learning.records import Outcome, Value
+from learning.records import Count, Outcome, Time, Value
 
 AlarmKind = Literal["loss", "prediction", "feature", "quality", "data", "labels", "pipeline"]
 Cause = Literal["data", "labels", "pipeline", "model", "unknown"]
@@ -32,22 +32,22 @@ class Sketch(msgspec.Struct, array_like=True):
         level: how often neighbouring bins were merged by twos, so that there are not too many.
     """
 
-    n: int = 0
-    missing: int = 0
+    n: Count = 0
+    missing: Count = 0
     total: float = 0.0
     low: float = 0.0
     high: float = 0.0
-    bins: dict[int, int] = {}
+    bins: dict[int, Count] = {}
     level: int = 0
 
 
 class Categories(msgspec.Struct, array_like=True):
     """How often each value of a text or truth field came; beyond a number of different ones, only how many others."""
 
-    n: int = 0
-    missing: int = 0
-    counts: dict[str, int] = {}
-    others: int = 0
+    n: Count = 0
+    missing: Count = 0
+    counts: dict[str, Count] = {}
+    others: Count = 0
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -75,21 +75,21 @@ class Summary(msgspec.Struct, frozen=True):
         categories: of its fields that are texts or truths.
     """
 
-    partition: int
+    partition: Count
     worker: str
-    wall_ms: int
+    wall_ms: Time
     opened: bool = False
-    events: int = 0
-    since_ms: int = 0
-    until_ms: int = 0
-    version: int = 0
-    cohorts: dict[int, int] = {}
-    labels: dict[str, int] = {}
-    dead_letters: dict[str, int] = {}
-    duplicates: int = 0
-    late: int = 0
-    lag: dict[str, int] = {}
-    model_lag: int = 0
+    events: Count = 0
+    since_ms: Time = 0
+    until_ms: Time = 0
+    version: Count = 0
+    cohorts: dict[Time, Count] = {}
+    labels: dict[str, Count] = {}
+    dead_letters: dict[str, Count] = {}
+    duplicates: Count = 0
+    late: Count = 0
+    lag: dict[str, Count] = {}
+    model_lag: Count = 0
     features: list[Sketch] = []
     prediction: Sketch = msgspec.field(default_factory=Sketch)
     numbers: dict[str, Sketch] = {}

@@ -20,6 +20,7 @@ import msgspec
 
 from learning import pickles
 from learning.learn import Learner, State, Turn
+from pipelines.models import learning_rate_of
 
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
@@ -263,7 +264,12 @@ def _restored(snapshot: Snapshot, pipeline: "Pipeline", raw: bytes) -> Learner:
     except pickle.UnpicklingError as exc:
         message = f"{exc}; {_FOLD}"
         raise SnapshotError(message, "unreadable") from exc
-    return Learner.restored(pipeline, _checked_state(values, snapshot, type(pipeline.model())))
+    state = _checked_state(values, snapshot, type(pipeline.model()))
+    try:
+        return Learner.restored(pipeline, state)
+    except Exception as exc:  # what a model lacks shows only when it is looked into
+        message = f"got a model that cannot be used: {exc!r}; {_FOLD}"
+        raise SnapshotError(message, "unreadable") from exc
 
 
 def _checked_state(values: Any, snapshot: Snapshot, kind: type) -> State:
@@ -278,7 +284,7 @@ def _checked_state(values: Any, snapshot: Snapshot, kind: type) -> State:
             and type(state.frozen) in (kind, type(None))
             and _are_turns(state.turns, state.version)
             and _are_past(state.past, state.frozen_version, kind)
-            and _is_boost(state.boost)
+            and _is_boost(state.boost, state.model)
         ):
             return state
     message = f"got a payload that is not the state which its manifest tells of; {_FOLD}"
@@ -305,10 +311,14 @@ def _is_place(place: Any, end: int) -> bool:
     return place is None or (type(place) is int and 0 <= place <= end)
 
 
-def _is_boost(boost: Any) -> bool:
-    """Whether it is none, or a number of examples and a learning rate."""
+def _is_boost(boost: Any, model: Any) -> bool:
+    """Whether it is none, or a number of examples and the learning rate of a model that has one."""
     return boost is None or (
-        type(boost) is tuple and len(boost) == 2 and type(boost[0]) is int and type(boost[1]) in (int, float)
+        type(boost) is tuple
+        and len(boost) == 2
+        and type(boost[0]) is int
+        and type(boost[1]) in (int, float)
+        and learning_rate_of(model) is not None
     )
 
 

@@ -151,6 +151,7 @@ class Watch:
         self.label_ms = 0
         self._quality = _Quality(pipeline)
         self._batch: list[_Scored] = []  # not folded yet
+        self._added: tuple[int, _Quality] | None = None  # all of it as of an offset: one report asks several times
         self._recent: deque[_Scored] = deque(maxlen=pipeline.window)
         self._baselines = Baselines(pipeline.task)
         self._monitored = [_Monitored(pipeline, monitor) for monitor in pipeline.drift]
@@ -188,11 +189,13 @@ class Watch:
             self._batch = []
 
     def _so_far(self) -> _Quality:
-        """What is counted, with what has not been folded yet."""
-        quality = _Quality(self._pipeline)
-        quality.restore(self._quality.state())
-        quality.fold(self._batch)
-        return quality
+        """What is counted, with what has not been folded yet; to be read only."""
+        if self._added is None or self._added[0] != self.offset:
+            quality = _Quality(self._pipeline)
+            quality.restore(self._quality.state())
+            quality.fold(self._batch)
+            self._added = self.offset, quality
+        return self._added[1]
 
     def report(self) -> Report:
         """Every measure that is defined by now, by `OVER` and `learning.quality.MEASURES`."""

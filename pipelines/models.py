@@ -142,7 +142,8 @@ def _kind(value: object) -> str:
 def learning_rate_of(model: Any) -> Any:
     """The constant schedule of the optimizer of a model's last step, `river.optim.schedulers.Constant`, or None."""
     rate = getattr(getattr(last_step(model), "optimizer", None), "lr", None)
-    return rate if isinstance(rate, schedulers.Constant) else None
+    # One that was read from a damaged snapshot may lack what its constructor gives it.
+    return rate if isinstance(rate, schedulers.Constant) and hasattr(rate, "learning_rate") else None
 
 
 def last_step(model: Any) -> Any:

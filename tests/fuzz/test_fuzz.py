@@ -1,6 +1,7 @@
 """The short version of the fuzzer, and a test for each fault that it has found, named for it."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Iterator
 from random import Random
@@ -15,6 +16,7 @@ from app.tail import as_line
 from learning.intake import YEAR_10000, Invalid, read_outcome
 from learning.learn import Learner, ModelError
 from learning.records import Control, decode_log, encode
+from learning.reports import Summary
 from learning.watch import Watch
 from tests.fuzz.__main__ import one_life
 from tests.fuzz.inputs import Maker, record
@@ -118,6 +120,25 @@ def test_an_example_that_no_worker_wrote_is_reported_and_neither_learned_nor_wat
     worker = lived(name, encode(wrong), encode(fine))
     assert worker.loop.learner.examples == 1
     assert worker.metrics.value("dead_letters_total", reason="model_error") == 1
+
+
+@pytest.mark.parametrize("field", ["time_ms", "label_time_ms", "version"])
+def test_a_number_beyond_64_bits_in_the_log_is_no_record(field: str) -> None:
+    """JSON has them, MessagePack and numpy do not: an alarm's state with one in it ended the owner of the log."""
+    maker = Maker(Random(1), PIPELINES["anomaly"])
+    fields = msgspec.to_builtins(maker.example()) | {"type": "example"}
+    for number in (10**25, 1 << 64, -(1 << 63)):
+        with pytest.raises(msgspec.DecodeError, match=f"Expected.*{field}"):
+            decode_log(json.dumps(fields | {field: number}).encode())
+
+
+def test_a_summary_with_a_number_beyond_64_bits_is_no_summary() -> None:
+    """They are added up, and kept in the same way."""
+    for fields in ({"events": 1 << 70}, {"until_ms": 1 << 62}, {"cohorts": {"0": 1 << 60}}, {"features": [[1 << 60]]}):
+        told = {"partition": 0, "worker": "w", "wall_ms": 0}
+        msgspec.json.decode(json.dumps(told), type=Summary)
+        with pytest.raises(msgspec.ValidationError, match="Expected"):
+            msgspec.json.decode(json.dumps(told | fields), type=Summary)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import pytest
 from rich.console import Console
 
 from app import backtest
-from app.backtest import as_dict, freeze_ms, table
+from app.backtest import as_dict, drift_table, freeze_ms, table
+from learning.illusion import Illusion
+from learning.reports import Alarm
 from pipelines.flights import flights
 from pipelines.phishing import phishing
 from tests.integration.flights_run import named
@@ -63,6 +65,21 @@ def test_table_is_no_wider_than_a_terminal() -> None:
     rows = [cells(line) for line in out.getvalue().splitlines()]
     assert ["metric", "keeps learning", "frozen", "base rate", "last label"] in rows
     assert [len(row) for row in rows if row[0] == "calibration_error"] == [5, 5]
+
+
+def test_alarms_are_shown_beside_what_never_and_periodic_resets_would_have_scored() -> None:
+    alarm = Alarm(
+        "loss-9", "loss", "loss", "e", 1_577_836_800_000, 0, 3, 9, 70.0, 60.0, "loss grew: 0.3 instead of 0.2"
+    )
+    scores = ({"log_loss": 0.25}, {"log_loss": 0.3, "brier": 0.1}, {"log_loss": 0.2755})
+    out = io.StringIO()
+    Console(file=out, width=100).print(drift_table(phishing, Illusion([alarm], 1_250, 1, *scores)))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "2020-01-01 loss grew: 0.3 instead of 0.2"
+    assert lines[1].strip() == "phishing: 1 alarms, 1 resets over 1,250 examples"
+    rows = [cells(line) for line in lines]
+    assert ["metric", "reset at alarms", "never reset", "reset as often, evenly"] in rows
+    assert ["log_loss", "0.250000", "0.300000", "0.275500"] in rows
 
 
 def test_freezing_is_where_it_was_asked_for_or_where_the_data_set_is_known_to_change() -> None:

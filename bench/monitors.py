@@ -1,0 +1,70 @@
+"""What watching costs a worker: the whole loop with everything that watches, against the same without it, in one run.
+
+    python -m bench.monitors
+
+Without: no summaries, watch, survey, alarms, reports or page; features, predictions, joins and lessons are the same.
+"""
+
+import asyncio
+import itertools
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from agents import label, learn, score
+from agents.loop import Loop
+from app import create
+from app import worker as app_worker
+from app.settings import load_settings
+from bench.loop import fill, loop
+from learning.summary import Collector
+from pipelines.flights import Departure, history
+from pipelines.loading import load_pipeline
+from streaming import app as streaming_app
+from streaming.brokers import LocalKafka
+from streaming.config import EngineConfig
+
+ITEMS = int(os.environ.get("ITEMS", "100000"))
+ROUNDS = int(os.environ.get("ROUNDS", "5"))
+WAYS = {"on": "app.cli", "off": "bench.monitors"}
+"""The modules that run a worker with everything that watches, and without."""
+
+
+def unwatched() -> None:
+    """Run a worker that nothing watches, as `headwater worker` does one."""
+
+    def nothing(*_: Any, **__: Any) -> None: ...
+
+    for name in ("prediction", "label", "dead_letter", "duplicate"):
+        setattr(Collector, name, nothing)
+    Loop.opened = nothing  # type: ignore[method-assign]
+    create.AGENTS = (score, label, learn)  # type: ignore[assignment]
+    settings = load_settings()
+    pipeline = load_pipeline(settings.pipeline)
+    partitions = asyncio.run(app_worker.prepared(pipeline, settings.engine_config(pipeline.name)))
+    streaming_app.run(create.create_app(settings, pipeline, partitions), loglevel=settings.log_level)
+
+
+def main() -> None:
+    """Run and print."""
+    items = list(itertools.islice(history(), ITEMS))
+    events = sum(isinstance(item, Departure) for item in items)
+    found: dict[str, list[float]] = {way: [] for way in WAYS}
+    for number in range(ROUNDS):
+        for way, module in WAYS.items():
+            with tempfile.TemporaryDirectory() as folder, LocalKafka(Path(folder) / "kafka") as broker:
+                config = EngineConfig(bootstrap=broker.bootstrap, app_id=f"bench-{number}")
+                asyncio.run(fill(config, items))
+                cpu, _ = loop(broker.bootstrap, events, number, module)
+            found[way].append(cpu / events * 1e6)
+        print(f"round {number + 1}: " + ", ".join(f"{way} {us[-1]:.0f} us" for way, us in found.items()))
+    on, off = (statistics.median(us) for us in found.values())
+    print(f"{events:,} events, median of {ROUNDS}: {on:.0f} us CPU per event with monitors, {off:.0f} without")
+    print(f"watching costs {1 - off / on:.1%} of throughput")
+
+
+if __name__ == "__main__":
+    unwatched() if "worker" in sys.argv[1:] else main()
