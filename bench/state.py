@@ -163,14 +163,21 @@ def profile_records(partition: int, keys: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def pending_records(partition: int, pending: int) -> Iterator[tuple[bytes, bytes]]:
-    """Predictions that wait, due one after the other over the horizon that comes."""
+    """Predictions that wait, due one after the other over the horizon that comes; of 1,000 vectors, so as not to pack.
+
+    A thousand in turn are further apart than a block of the store is large.
+    """
+    chance = random.Random(partition)
     made: dict[str, bytes] = {}
     join = PendingLabels(made, horizon_ms=clicks.horizon_ms, expired="negative", corrected="log")
-    join.open(Prediction("v", user(0), T0, 0.5, 1, [3.0, 1.0, 1.0, 3.0, 60.0], clicks.feature_set.schema))
-    body = made["v"][label._HEADER.size :]
+    for number in range(1_000):
+        vector = [chance.random() for _ in clicks.feature_set.names]
+        join.open(Prediction(f"{number}", user(0), T0, chance.random(), number, vector, clicks.feature_set.schema))
+    bodies = [made[f"{number}"][label._HEADER.size :] for number in range(1_000)]
     for number in range(partition, pending, PARTITIONS):
         due = T0 + 1 + number * clicks.horizon_ms // pending
-        yield visit_id(number).encode(), label._HEADER.pack(label._LAYOUT, label._WAITING, due) + body
+        head = label._HEADER.pack(label._LAYOUT, label._WAITING, due)
+        yield visit_id(number).encode(), head + bodies[number // PARTITIONS % 1_000]
 
 
 def visit_id(number: int) -> str:
