@@ -9,7 +9,7 @@ LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=pyth
 WORKERS ?= 3
 
 .PHONY: help demo venv check fix test chaos fuzz security alarms docs screenshots lock clean \
-	bench bench-loop bench-kernels bench-latency bench-recovery bench-scaling bench-monitors
+	bench bench-loop bench-kernels bench-latency bench-recovery bench-scaling bench-state bench-monitors
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -82,6 +82,9 @@ bench-scaling: venv ## Cost of an event by keys, windows, features, models, part
 
 bench-monitors: venv ## What watching costs a worker (Linux; some minutes)
 	$(BIN)/python -m bench.monitors
+
+bench-state: venv ## 5 million keys and 20 million pending labels on disk; into docs/performance.md (half an hour, 10 GB of disk)
+	$(BIN)/python -m bench.state --write
 
 alarms: venv ## How often alarms are false and how late they are, to docs/alarms.md (some ten minutes)
 	$(BIN)/python -m bench.alarms

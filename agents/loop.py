@@ -79,12 +79,14 @@ class Loop:
         self._judged: deque[bool] = deque(maxlen=JUDGED)
 
     def pending(self, unit: Unit) -> PendingLabels:
-        """The label join of a unit; built over its entries when first asked for."""
+        """The label join of a unit; built over its entries, and their queues, when first asked for."""
         join = self._pending.get(unit)
         if join is None:
             p = self.pipeline
             entries = unit.state[pending.NAME]
-            join = PendingLabels(entries, horizon_ms=p.horizon_ms, expired=p.expired, corrected=p.corrected)
+            join = PendingLabels(
+                entries, horizon_ms=p.horizon_ms, expired=p.expired, corrected=p.corrected, queues=entries.queues
+            )
             self._pending[unit] = join
         return join
 

@@ -41,7 +41,7 @@ async def examine(settings: Settings, pipeline: Pipeline) -> AsyncIterator[Findi
             specs = topics.topics_of(pipeline, config.app_id, config.partitions)
             counts = await topics.partition_counts(admin, [spec.name for spec in specs])
             rights = await permissions.survey(admin, specs, config)
-            configs = await topics.topic_configs(admin, [spec for spec in specs if spec.name in counts])
+            configs = await topics.topic_configs(admin, [spec.name for spec in specs if spec.name in counts])
     except StartupError as error:
         yield Finding("broker", "problem", str(error))
         return

@@ -144,9 +144,22 @@ class Settings(BaseSettings):
     ssl_key_password: SecretStr = Field(
         SecretStr(""), description="Password of that key, if it has one. Never printed."
     )
+    store: Literal["memory", "disk"] = Field(
+        "memory",
+        description="Where a worker has profiles and pending labels, of which Kafka has everything. `disk`: in RocksDB"
+        " under `HEADWATER_DATA_DIR`, for state larger than memory; needs the extra `[disk]`.",
+    )
+    store_cache_mb: int = Field(
+        256,
+        ge=8,
+        le=1_000_000,
+        description="Megabytes of memory that a worker's state on disk may take, over all its partitions: half for"
+        " values, half for RocksDB's blocks and write buffers.",
+    )
     data_dir: Path = Field(
         Path(".headwater"),
-        description="Folder for the worker's own files. State is not among them: it is in Kafka.",
+        description="Folder for the worker's own files: state on disk and compiled code, and what the local broker has."
+        " A worker that finds its files gone makes them again from Kafka.",
     )
 
     @field_validator("broker")
@@ -243,6 +256,9 @@ class Settings(BaseSettings):
             replication_factor=self.replication_factor,
             partitions=self.partitions,
             create_topics=self.create_topics,
+            store=self.store,
+            store_cache_mb=self.store_cache_mb,
+            data_dir=self.data_dir,
             security=self.security(),
         )
 

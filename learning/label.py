@@ -13,8 +13,9 @@ one when its wait ends: matched or late with its event, or orphan. Each event en
 
 import heapq
 import struct
-from collections.abc import MutableMapping
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from functools import partial
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -67,6 +68,10 @@ _HEADER = struct.Struct("<BBq")  # layout version, state, due time
 _LAYOUT = 1
 _WAITING, _PARKED, _RESOLVED, _EXPIRED = b"wpre"
 
+KINDS = (_WAITING, _PARKED, _RESOLVED)
+"""Of queues: what their due times are held against. Resolved and expired ids share the last."""
+_KIND = {_WAITING: _WAITING, _PARKED: _PARKED, _RESOLVED: _RESOLVED, _EXPIRED: _RESOLVED}
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_waiting = msgspec.msgpack.Decoder(_Waiting).decode
 _decode_parked = msgspec.msgpack.Decoder(_Parked).decode
@@ -74,26 +79,74 @@ _decode_resolved = msgspec.msgpack.Decoder(_Resolved).decode
 _decode_watermarks = msgspec.msgpack.Decoder(_Watermarks).decode
 
 
+class Queue(Protocol):
+    """Ids by when they are due. One whose entry has moved on is passed over when it comes up."""
+
+    @property
+    def push(self) -> Callable[[tuple[int, str]], None]:
+        """Add a due time and an id."""
+
+    def due(self, clock: int) -> Iterator[tuple[int, str]]:
+        """Remove and return what is due before the clock, the earliest first, as far as it is asked for."""
+
+
+class HeapQueue:
+    """A queue in memory."""
+
+    def __init__(self, items: Iterable[tuple[int, str]] = ()) -> None:
+        self._heap = list(items)
+        heapq.heapify(self._heap)
+        self.push = partial(heapq.heappush, self._heap)
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def due(self, clock: int) -> Iterator[tuple[int, str]]:
+        """Remove and return what is due before the clock, the earliest first, as far as it is asked for."""
+        heap = self._heap
+        while heap and heap[0][0] < clock:
+            yield heapq.heappop(heap)
+
+
+def due_of(name: str, data: bytes) -> tuple[int, int] | None:
+    """The kind of the queue that an entry waits in, and its due time in ms, from its header alone.
+
+    None for the watermarks, which wait for nothing. Raises ValueError for an entry of another layout.
+    """
+    if name == WATERMARKS:
+        return None
+    layout, state, due = _HEADER.unpack_from(data)
+    if layout != _LAYOUT:
+        message = f"pending entry {name!r} has layout {layout}, expected {_LAYOUT}"
+        raise ValueError(message)
+    return _KIND[state], due
+
+
 class PendingLabels:
     """The join over one partition's entries. All of its state is in `entries`: a copy of them continues alike.
+
+    Where the entries come with queues, by their kinds, these have what `due_of` says of every entry. Without, heaps are
+    built from the entries.
 
     An id is the same event whatever its key; events and labels of one id share a partition, as they share the key.
     Entries keep the horizon they were opened with.
     """
 
     def __init__(
-        self, entries: MutableMapping[str, bytes], *, horizon_ms: int, expired: Expired, corrected: Corrected
+        self,
+        entries: MutableMapping[str, bytes],
+        *,
+        horizon_ms: int,
+        expired: Expired,
+        corrected: Corrected,
+        queues: Mapping[int, Queue] | None = None,
     ) -> None:
         self._entries = entries
         self._horizon = horizon_ms
         self._negative = expired == "negative"
         self._learn_corrections = corrected == "learn"
         self._marks = _decode_watermarks(entries[WATERMARKS]) if WATERMARKS in entries else _Watermarks()
-        # Due times by what they are held against. An item whose entry has moved on is passed over when it comes up.
-        self._waiting: list[tuple[int, str]] = []
-        self._parked: list[tuple[int, str]] = []
-        self._memories: list[tuple[int, str]] = []
-        self._rebuild()
+        self._waiting, self._parked, self._memories = map((queues or _heaps(entries)).__getitem__, KINDS)
 
     @property
     def event_ms(self) -> int:
@@ -191,11 +244,12 @@ class PendingLabels:
             del self._entries[name]
         return resolutions
 
-    def _due(self, heap: list[tuple[int, str]], state: int | None, clock: int, limit: int) -> list[str]:
+    def _due(self, queue: Queue, state: int | None, clock: int, limit: int) -> list[str]:
         """Pop up to `limit` ids of live entries that are due; what has moved on costs its pop and no more."""
         ids: list[str] = []
-        while heap and heap[0][0] < clock and len(ids) < limit:
-            due, name = heapq.heappop(heap)
+        if limit <= 0:
+            return ids
+        for due, name in queue.due(clock):
             data = self._entries.get(name)
             if data is None:
                 continue
@@ -203,6 +257,8 @@ class PendingLabels:
             alive = now == state if state is not None else now in (_RESOLVED, _EXPIRED)
             if alive and now_due == due and (not ids or ids[-1] != name):
                 ids.append(name)
+                if len(ids) == limit:
+                    break
         return ids
 
     def _expire(self, name: str) -> Resolution:
@@ -249,9 +305,9 @@ class PendingLabels:
             event = _Waiting(event.key, event.time_ms, 0.0, 0, [], "")
         self._put(name, _RESOLVED, due, _encode(_Resolved(outcome, event)), self._memories)
 
-    def _put(self, name: str, state: int, due: int, body: bytes, heap: list[tuple[int, str]]) -> None:
+    def _put(self, name: str, state: int, due: int, body: bytes, queue: Queue) -> None:
         self._entries[name] = _HEADER.pack(_LAYOUT, state, due) + body
-        heapq.heappush(heap, (due, name))
+        queue.push((due, name))
 
     def _state(self, name: str) -> int | None:
         data = self._entries.get(name)
@@ -263,23 +319,15 @@ class PendingLabels:
             self._marks = _Watermarks(max(marks.event_ms, event_ms), max(marks.label_ms, label_ms))
             self._entries[WATERMARKS] = _encode(self._marks)
 
-    def _rebuild(self) -> None:
-        heaps = {
-            _WAITING: self._waiting,
-            _PARKED: self._parked,
-            _RESOLVED: self._memories,
-            _EXPIRED: self._memories,
-        }
-        for name, data in self._entries.items():
-            if name == WATERMARKS:
-                continue
-            layout, state, due = _HEADER.unpack_from(data)
-            if layout != _LAYOUT:
-                message = f"pending entry {name!r} has layout {layout}, expected {_LAYOUT}"
-                raise ValueError(message)
-            heaps[state].append((due, name))
-        for heap in (self._waiting, self._parked, self._memories):
-            heapq.heapify(heap)
+
+def _heaps(entries: Mapping[str, bytes]) -> Mapping[int, Queue]:
+    """The queues of all entries, in memory."""
+    items: dict[int, list[tuple[int, str]]] = {kind: [] for kind in KINDS}
+    for name, data in entries.items():
+        place = due_of(name, data)
+        if place is not None:
+            items[place[0]].append((place[1], name))
+    return {kind: HeapQueue(found) for kind, found in items.items()}
 
 
 def _example(name: str, event: _Waiting, outcome: Outcome, label_time_ms: int, source: str) -> Example:

@@ -6,10 +6,13 @@ Steps 1 and 2 (fix offsets, take outputs and dirty state) are `Unit.cut`, withou
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from streaming.config import EngineConfig
+from streaming.state import Span
 from streaming.unit import Cut, Output
 
 Step = Callable[[str], None]
@@ -22,27 +25,51 @@ def no_step(name: str) -> None:
     """The step hook of a worker that nobody wants to kill."""
 
 
-async def send_batches(
-    producer: AIOKafkaProducer, tp: TopicPartition, records: Iterable[Output]
-) -> list["asyncio.Future[object]"]:
-    """Send records to one partition as few whole record batches; returns their delivery futures."""
-    futures = []
+class Sent(msgspec.Struct, frozen=True):
+    """One record batch on its way: how many records, and the future of its delivery."""
+
+    count: int
+    future: Any
+
+
+async def send_batches(producer: AIOKafkaProducer, tp: TopicPartition, records: Iterable[Output]) -> list[Sent]:
+    """Send records to one partition as few whole record batches."""
+    sent = []
     batch = producer.create_batch()
     for record in records:
         while batch.append(key=record.key, value=record.value, timestamp=None, headers=list(record.headers)) is None:
-            futures.append(await producer.send_batch(batch, tp.topic, partition=tp.partition))
+            count = batch.record_count()
+            sent.append(Sent(count, await producer.send_batch(batch, tp.topic, partition=tp.partition)))
             batch = producer.create_batch()
-    if batch.record_count():
-        futures.append(await producer.send_batch(batch, tp.topic, partition=tp.partition))
-    return futures
+    if count := batch.record_count():
+        sent.append(Sent(count, await producer.send_batch(batch, tp.topic, partition=tp.partition)))
+    return sent
 
 
-async def send_all(producer: AIOKafkaProducer, outputs: Mapping[TopicPartition, Sequence[Output]]) -> None:
-    """Send everything and wait until the broker has it. Raises the first delivery error."""
-    futures: list[asyncio.Future[object]] = []
-    for tp, records in outputs.items():
-        futures += await send_batches(producer, tp, records)
-    await asyncio.gather(*futures)
+async def send_all(
+    producer: AIOKafkaProducer, outputs: Mapping[TopicPartition, Sequence[Output]]
+) -> dict[TopicPartition, Span]:
+    """Send everything and wait until the broker has it; returns where it is. Raises the first delivery error.
+
+    A partition is left out where the broker did not say, or where somebody else wrote between the batches.
+    """
+    sent = {tp: await send_batches(producer, tp, records) for tp, records in outputs.items()}
+    await asyncio.gather(*(one.future for batches in sent.values() for one in batches))
+    spans = {tp: _span(batches) for tp, batches in sent.items()}
+    return {tp: span for tp, span in spans.items() if span is not None}
+
+
+def _span(batches: Sequence[Sent]) -> Span | None:
+    """Where delivered batches are, if they are known to be one behind the other."""
+    first = after = None
+    for one in batches:
+        delivered = one.future.result()
+        # A broker that had a batch already, and has forgotten where, says -1.
+        if delivered is None or delivered.offset < 0 or (after is not None and delivered.offset != after):
+            return None
+        first = delivered.offset if first is None else first
+        after = delivered.offset + one.count
+    return None if first is None or after is None else Span(first, after)
 
 
 class TransactionalWriter:
@@ -53,8 +80,8 @@ class TransactionalWriter:
         self._group = config.app_id
         self._step = step
 
-    async def write(self, cut: Cut) -> None:
-        """Make one cut durable.
+    async def write(self, cut: Cut) -> Mapping[TopicPartition, Span]:
+        """Make one cut durable; returns where its records are.
 
         3. begin; 4. outputs and changelog; 5. source offsets; 6. commit. Any exception leaves the transaction
         to be aborted by whoever opens the unit next, and the worker must end.
@@ -65,7 +92,7 @@ class TransactionalWriter:
         self._step("begin:after")
         # 4.
         self._step("send:before")
-        await send_all(self.producer, cut.outputs)
+        written = await send_all(self.producer, cut.outputs)
         self._step("send:after")
         # 5.
         if cut.offsets:
@@ -76,6 +103,7 @@ class TransactionalWriter:
         self._step("commit:before")
         await self.producer.commit_transaction()
         self._step("commit:after")
+        return written
 
 
 class PlainWriter:
@@ -89,12 +117,13 @@ class PlainWriter:
         self._commit = commit
         self._step = step
 
-    async def write(self, cut: Cut) -> None:
-        """Send outputs and changelog, wait for the broker, then commit the source offsets."""
+    async def write(self, cut: Cut) -> Mapping[TopicPartition, Span]:
+        """Send outputs and changelog, wait for the broker, then commit the source offsets; returns where they are."""
         self._step("send:before")
-        await send_all(self.producer, cut.outputs)
+        written = await send_all(self.producer, cut.outputs)
         self._step("send:after")
         if cut.offsets:
             self._step("commit:before")
             await self._commit(cut.offsets)
             self._step("commit:after")
+        return written

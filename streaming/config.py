@@ -1,5 +1,6 @@
 """What the engine needs to be told, in one frozen record; built by `app.settings`."""
 
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -7,6 +8,7 @@ import msgspec
 from streaming.security import Security
 
 Guarantee = Literal["exactly_once", "at_least_once"]
+Store = Literal["memory", "disk"]
 Predictions = Literal["transactional", "immediate"]
 
 
@@ -29,4 +31,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     replication_factor: int = 1
     partitions: int = 4
     create_topics: bool = True
+    store: Store = "memory"
+    store_cache_mb: int = 256
+    data_dir: Path = Path(".headwater")
     security: Security = Security()

@@ -18,8 +18,10 @@ from aiokafka.errors import KafkaError
 from streaming import clients, recovery
 from streaming.checkpoint import PlainWriter, Step, TransactionalWriter, no_step, send_batches
 from streaming.config import EngineConfig
-from streaming.errors import CheckpointError, EngineError
+from streaming.errors import CheckpointError, EngineError, StoreError
 from streaming.follower import Follower, Lesson
+from streaming.state import Partition
+from streaming.stores import Stores
 from streaming.tables import StateTable
 from streaming.telemetry import GaugeName, Metrics
 from streaming.unit import Chunk, Output, Unit
@@ -86,6 +88,7 @@ class Engine:
     ) -> None:
         self.config = config
         self.metrics = metrics
+        self.stores = Stores(config) if config.store == "disk" else None
         self.groups: list[Group] = []
         self.log_topic = log_topic
         self._fatal = fatal
@@ -201,10 +204,24 @@ class Engine:
         self, wanted: Sequence[tuple[Group, int]], writers: Sequence[TransactionalWriter | PlainWriter]
     ) -> None:
         # 2.
-        state = {
-            (group.name, partition): {table.name: table.new_partition() for table in group.tables}
-            for group, partition in wanted
-        }
+        state: dict[tuple[str, int], dict[str, Partition[Any]]] = {}
+        try:
+            await self._recover(wanted, writers, state)
+        except BaseException:
+            for part in [part for parts in state.values() for part in parts.values()]:
+                part.close()
+            raise
+
+    async def _recover(
+        self,
+        wanted: Sequence[tuple[Group, int]],
+        writers: Sequence[TransactionalWriter | PlainWriter],
+        state: dict[tuple[str, int], dict[str, Partition[Any]]],
+    ) -> None:
+        for group, partition in wanted:
+            parts = state.setdefault((group.name, partition), {})
+            for table in group.tables:
+                parts[table.name] = await table.open_partition(partition, self.stores)
         changelogs = {
             TopicPartition(part.topic, partition): part
             for (_, partition), parts in state.items()
@@ -267,6 +284,7 @@ class Engine:
             if save:
                 await self._checkpoint(one)
         finally:
+            one.unit.drop()
             await stop_producer(one.writer.producer)
 
     async def stop(self) -> None:
@@ -286,8 +304,8 @@ class Engine:
             if self._immediate is None:
                 self._immediate = clients.producer(self.config)
                 await self._immediate.start()
-            futures = [f for tp, outputs in records.items() for f in await send_batches(self._immediate, tp, outputs)]
-        await asyncio.gather(*futures)
+            sent = [one for tp, outputs in records.items() for one in await send_batches(self._immediate, tp, outputs)]
+        await asyncio.gather(*(one.future for one in sent))
 
     async def _ask_ends_forever(self) -> None:
         """Learn again and again where the source partitions end: for lag, and for what is known to be read."""
@@ -396,7 +414,7 @@ class Engine:
                     await asyncio.gather(*sent)
                     if cut.empty:
                         return
-                    await owned.writer.write(cut)
+                    written = await owned.writer.write(cut)
             except BaseException as exc:
                 owned.failed = True
                 late = f"it was not durable after {patience:.0f} s (HEADWATER_REQUEST_TIMEOUT)"
@@ -406,6 +424,11 @@ class Engine:
                     "Kafka; start it again and it recovers. Fenced means that another worker owns the unit now."
                 )
                 raise CheckpointError(msg) from exc
+            try:
+                owned.unit.committed(written)
+            except StoreError:
+                owned.failed = True
+                raise
             self.metrics.observe("checkpoint_seconds", time.monotonic() - started)
             if owned.unit.after_save is not None:
                 owned.unit.after_save(owned.unit)

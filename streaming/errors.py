@@ -3,6 +3,7 @@
 EngineError
 ├── StartupError       the worker cannot start: broker, topics or definition
 ├── CheckpointError    the unit's memory may be ahead of the log; the worker must end
+├── StoreError         the state on disk cannot be used; nothing is lost, since Kafka has it
 └── TooManyDeadLetters the definition is wrong, not the data
 """
 
@@ -17,6 +18,10 @@ class StartupError(EngineError):
 
 class CheckpointError(EngineError):
     """A checkpoint failed, so memory may be ahead of the log and is thrown away with the worker."""
+
+
+class StoreError(EngineError):
+    """The folder of the state on disk is in use, damaged, full, or may not be written to."""
 
 
 class TooManyDeadLetters(EngineError):

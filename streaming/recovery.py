@@ -13,47 +13,80 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, UnknownError, for_code
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, UnknownError, for_code
 from aiokafka.protocol.commit import OffsetFetchRequest
 
 from streaming import clients
 from streaming.config import EngineConfig
 from streaming.errors import EngineError
 from streaming.reading import read_up_to
-from streaming.state import StatePartition
-from streaming.topics import admin_client
+from streaming.requests import DescribeTopicIds
+from streaming.state import Changelog, Partition
+from streaming.topics import admin_client, topic_configs
 
 log = logging.getLogger(__name__)
 
+MOST_RESTORED = 20_000  # records between two writes of a store that is being built
 BACKOFF = 0.1  # seconds before a group's coordinator is asked again
 
 
 async def read_changelogs(
-    config: EngineConfig, parts: Mapping[TopicPartition, "StatePartition[object]"]
+    config: EngineConfig, parts: Mapping[TopicPartition, Partition[Any]]
 ) -> dict[TopicPartition, int]:
-    """Bulk-read changelogs into their (empty) partitions; returns the position reached in each.
+    """Bulk-read changelogs into their partitions, each from where it says; returns the position reached in each.
 
     Raises EngineError for a changelog that has lost its head, or that nothing comes from.
     """
     if not parts:
         return {}
+    kept = sorted({tp.topic for tp, part in parts.items() if part.on_disk})
+    topics = await _described(config, kept) if kept else {}
     consumer = clients.consumer(config, auto_offset_reset="none")
     await consumer.start()
     try:
         consumer.assign(list(parts))
         begins = await consumer.beginning_offsets(list(parts))
         refuse_without_head(begins)
+        asked = time.time()
         ends = await consumer.end_offsets(list(parts))
-        for tp in parts:
-            consumer.seek(tp, begins[tp])
-        async for batches in read_up_to(consumer, ends, patience=config.request_timeout):
+        logs = {tp: Changelog(begins[tp], ends[tp], asked, *topics.get(tp.topic, ())) for tp in parts}
+        for tp, part in parts.items():
+            consumer.seek(tp, part.start(logs[tp]))
+        most = MOST_RESTORED if kept else None
+        async for batches in read_up_to(consumer, ends, patience=config.request_timeout, most=most):
             for tp, records in batches.items():
                 restore = parts[tp].restore
                 for record in records:
                     restore(record.key, record.value)
+                parts[tp].restored(records[-1].offset + 1, logs[tp])
+        for tp, part in parts.items():
+            part.restored(ends[tp], logs[tp])
         return dict(ends)
     finally:
         await consumer.stop()
+
+
+async def _described(config: EngineConfig, names: list[str]) -> dict[str, tuple[bytes, float | None]]:
+    """Of each topic its id, and for how many seconds it keeps removals, as far as the broker says.
+
+    Raises EngineError where it cannot be asked: topics that cannot be told apart are no ground to believe a store on.
+    """
+    async with admin_client(config) as admin:
+        try:
+            answer: Any = await admin._send_request(DescribeTopicIds(names))
+            configs = await topic_configs(admin, names)
+        except (IncompatibleBrokerVersion, NotImplementedError) as error:
+            message = "HEADWATER_STORE=disk needs a broker of Kafka 2.8 or newer, which tells topics apart by their ids"
+            raise EngineError(message) from error
+        except KafkaError as error:
+            message = f"the changelogs cannot be described: {error!r}. Start the worker again when its broker is well"
+            raise EngineError(message) from error
+    found: dict[str, tuple[bytes, float | None]] = {}
+    for code, name, topic_id, *_ in answer.topics:
+        milliseconds = configs.get(name, {}).get("delete.retention.ms")
+        known = topic_id if not code and any(topic_id) else b""
+        found[name] = (known, None if milliseconds is None else int(milliseconds) / 1000)
+    return found
 
 
 def refuse_without_head(begins: Mapping[TopicPartition, int]) -> None:

@@ -191,9 +191,9 @@ def _absent(spec: TopicSpec, *, seen: bool) -> str:
     return f"topic {spec.name} ({spec.about}) is not to be seen: it does not exist, or this user may not describe it"
 
 
-async def topic_configs(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, dict[str, str]]:
+async def topic_configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
     """The configuration of each topic that this user may see."""
-    asked = [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in specs]
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
     found: dict[str, dict[str, str]] = {}
     for answer in await admin.describe_configs(asked):
         for code, _, _, name, entries in answer.resources:
@@ -250,7 +250,7 @@ async def check(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> int:
     counts = await partition_counts(admin, [spec.name for spec in specs])
     found = problems(specs, counts)
     if not found:
-        configs = await topic_configs(admin, specs)
+        configs = await topic_configs(admin, [spec.name for spec in specs])
         found = forgetful(specs, configs)
         for warning in expiring(specs, configs):
             log.warning(warning)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
 
-from streaming.state import StatePartition
+from streaming.state import Partition, Span
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -69,7 +69,7 @@ class Unit:
         self,
         group: str,
         partition: int,
-        state: Mapping[str, StatePartition[Any]],
+        state: Mapping[str, Partition[Any]],
         offsets: Mapping[TopicPartition, int],
     ) -> None:
         self.group = group
@@ -168,6 +168,16 @@ class Unit:
         self._committed.update(offsets)
         return Cut(outputs, offsets)
 
+    def committed(self, written: Mapping[TopicPartition, Span]) -> None:
+        """Told that the last cut is durable, and where its records are. Raises StoreError."""
+        for part in self.state.values():
+            part.committed(written.get(TopicPartition(part.topic, self.partition)))
+
     def close(self) -> None:
         """Refuse every further record."""
         self.open = False
+
+    def drop(self) -> None:
+        """Let go of the state; nothing of it is asked for any more."""
+        for part in self.state.values():
+            part.close()

@@ -4,7 +4,7 @@ from faust import App
 
 from features import Profile
 from pipelines.definition import Pipeline
-from streaming.tables import StateTable
+from streaming.tables import OnDisk, StateTable
 
 NAME = "profiles"
 
@@ -12,4 +12,5 @@ NAME = "profiles"
 def create(app: App, pipeline: Pipeline, partitions: int) -> StateTable[Profile]:
     """The table, partitioned as the events are."""
     features = pipeline.feature_set
-    return StateTable(app, name=NAME, partitions=partitions, load=features.load, dump=features.dump)
+    disk = OnDisk(f"profiles {features.schema}")
+    return StateTable(app, name=NAME, partitions=partitions, load=features.load, dump=features.dump, disk=disk)

@@ -28,10 +28,20 @@ ROOMS = (workers, clocks, outages)
 @click.option("--seed", default=1, show_default=True, help="What chooses the acts.")
 @click.option("--minutes", type=float, help="Do no more harm in a scenario after so many, and check what there is.")
 @click.option("--scenario", "names", multiple=True, type=click.Choice(sorted(SCENARIOS)), help="Only these.")
+@click.option(
+    "--store", type=click.Choice(["memory", "disk"]), default="memory", show_default=True, help="HEADWATER_STORE."
+)
 @click.option("--broker", help="A running Kafka, host:port; else a local one is started.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with everything, for programs.")
 def main(
-    *, kills: int, seed: int, minutes: float | None, names: Sequence[str], broker: str | None, as_json: bool
+    *,
+    kills: int,
+    seed: int,
+    minutes: float | None,
+    names: Sequence[str],
+    store: str,
+    broker: str | None,
+    as_json: bool,
 ) -> None:
     """Harm workers, brokers and clocks under load, and check what is promised."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that the broker is away is what is wanted here
@@ -47,7 +57,8 @@ def main(
             room = folder / one.name
             room.mkdir()
             try:
-                report = play(one, broker, room, seed=seed, size=one.size(kills), seconds=60 * (minutes or math.inf))
+                seconds = 60 * (minutes or math.inf)
+                report = play(one, broker, room, seed=seed, size=one.size(kills), seconds=seconds, store=store)
             except BrokerError as error:
                 if one.broker is None or os.environ.get("CI") == "true":
                     raise

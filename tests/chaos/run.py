@@ -89,6 +89,7 @@ class Run:
         self.workers: list[Worker] = []
         self._told: list[Worker] = []  # to end
         self._logs = logs
+        self._places: dict[int, Worker] = {}
         self._nursery = nursery
         self._ends = time.monotonic() + seconds
 
@@ -128,13 +129,21 @@ class Run:
             **self.settings,
             **settings,
         }
+        place = self._free_place()
+        if environment.get("HEADWATER_STORE") == "disk":
+            environment.setdefault("HEADWATER_DATA_DIR", str(self._logs / f"place-{place}"))
         log = self.log(len(self.workers))
         worker = (
             self._new_interpreter(environment, log) if self._nursery is None else self._nursery.start(environment, log)
         )
         self.history.note("start", worker=len(self.workers), **({"fault": fault} if fault else {}))
         self.workers.append(worker)
+        self._places[place] = worker
         return worker
+
+    def _free_place(self) -> int:
+        """The first place whose worker has ended; the next one finds its folder there, with stores as it left them."""
+        return next(n for n in itertools.count() if n not in self._places or self._places[n].poll() is not None)
 
     @staticmethod
     def _new_interpreter(environment: dict[str, str], log: Path) -> Worker:

@@ -110,6 +110,7 @@ def play(
     size: int,
     items: Iterable[Any] | None = None,
     seconds: float = math.inf,
+    store: str = "memory",
 ) -> Report:
     """Play a scenario.
 
@@ -121,6 +122,7 @@ def play(
         size: how often it does its harm at most.
         items: what the run is fed with; flights without end, if they are not given.
         seconds: after which it does no more harm, and checks what there is.
+        store: where workers have their state.
     """
     began = time.monotonic()
     nursery = Nursery()
@@ -129,7 +131,7 @@ def play(
         address = bootstrap if broker is None else broker.bootstrap
         assert address is not None, f"{chosen.name} needs a broker"
         run = Run(address, folder, history=History(seed), broker=broker, nursery=nursery, seconds=seconds)
-        run.settings.update(SETTINGS)
+        run.settings.update(SETTINGS, HEADWATER_STORE=store, HEADWATER_STORE_CACHE_MB="8")
         try:
             verdict = asyncio.run(_played(chosen, run, random.Random(f"{chosen.name} {seed}"), size, items))
             words = run.last_words() if verdict.wrong() else ""

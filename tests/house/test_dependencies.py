@@ -51,6 +51,7 @@ BUILD = PROJECT["build-system"]["requires"]
         ("Runtime", RUNTIME),
         ("Extra `export`", PROJECT["project"]["optional-dependencies"]["export"]),
         ("Extra `otel`", PROJECT["project"]["optional-dependencies"]["otel"]),
+        ("Extra `disk`", PROJECT["project"]["optional-dependencies"]["disk"]),
         ("Extra `fast`", PROJECT["project"]["optional-dependencies"]["fast"]),
         ("Build", BUILD),
         ("Development", requirements("dev.in")),

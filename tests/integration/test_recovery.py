@@ -199,6 +199,33 @@ def test_offsets_that_do_not_fit_their_topic_are_refused_or_said(kafka: str, cap
     asyncio.run(scenario())
 
 
+def test_a_changelog_that_was_created_again_is_another(kafka: str) -> None:
+    """By its name and end it may be the same; a store of the old one must not be believed."""
+    name = f"t{uuid.uuid4().hex[:8]}"
+    config = EngineConfig(bootstrap=kafka, app_id="a")
+
+    async def scenario() -> None:
+        found = []
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+        await admin.start()
+        for _ in range(2):
+            await admin.create_topics([NewTopic(name, 1, 1, topic_configs={"delete.retention.ms": "5000"})])
+            while not (described := await recovery._described(config, [name]))[name][0]:  # noqa: ASYNC110  # Kafka says
+                await asyncio.sleep(0.1)
+            found.append(described[name])
+            await admin.delete_topics([name])
+            while name in await admin.list_topics():  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        await admin.close()
+        (first, keeps), (second, _) = found
+        assert keeps == 5.0
+        assert len(first) == len(second) == 16
+        assert first != second
+        assert (await recovery._described(config, [name]))[name] == (b"", None)
+
+    asyncio.run(scenario())
+
+
 def test_a_worker_told_to_stop_while_the_broker_is_away_stops(tmp_path: Path) -> None:
     """Its last checkpoint waited for the broker without end; now it ends with a code that says it was not saved."""
     with LocalKafka(tmp_path / "kafka") as broker:

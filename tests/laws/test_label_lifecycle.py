@@ -204,7 +204,7 @@ def test_nothing_is_kept_for_ever(steps: list[tuple[Any, ...]], policy: dict[str
     for _ in range(3):
         one.take(("expire", True, True, 100), 0)
     assert set(one.entries) <= {"last", WATERMARKS}
-    heaps = (one.join._waiting, one.join._parked, one.join._memories)
+    heaps: tuple[Any, ...] = (one.join._waiting, one.join._parked, one.join._memories)
     assert sum(map(len, heaps)) == 1
 
 
