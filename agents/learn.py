@@ -47,10 +47,7 @@ async def learn(loop: Loop, lesson: Lesson) -> None:
             await loop.engine.breathe()
             started = time.perf_counter()
     await loop.engine.follower.applied(lesson.position)
-    learner = loop.learner
-    loop.metrics.gauge("model_version", learner.version)
-    loop.metrics.gauge("learning_frozen", float(not learner.learning))
-    loop.metrics.gauge("control_offset", learner.turns[-1].offset if learner.turns else -1)
+    loop.tell_model()
     loop.model_lag = max(0, lesson.end - lesson.position)
     loop.metrics.gauge("model_lag", loop.model_lag)
 

@@ -78,6 +78,13 @@ class Loop:
         self._pending: weakref.WeakKeyDictionary[Unit, PendingLabels] = weakref.WeakKeyDictionary()
         self._judged: deque[bool] = deque(maxlen=JUDGED)
 
+    def tell_model(self) -> None:
+        """Say which model this worker has."""
+        learner, gauge = self.learner, self.metrics.gauge
+        gauge("model_version", learner.version)
+        gauge("learning_frozen", float(not learner.learning))
+        gauge("control_offset", learner.turns[-1].offset if learner.turns else -1)
+
     def pending(self, unit: Unit) -> PendingLabels:
         """The label join of a unit; built over its entries, and their queues, when first asked for."""
         join = self._pending.get(unit)

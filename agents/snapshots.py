@@ -149,6 +149,7 @@ class Snapshots:
         self._loop.learner = learner
         self._saved_examples, self._saved_turns = learner.examples, len(learner.turns)
         self._loop.metrics.gauge("snapshot_version", learner.version)
+        self._loop.tell_model()  # the log may have nothing beyond it to learn
 
     def _save(self, learner: Learner) -> None:
         """Take the snapshot now, without an await, so that it is of one version; write it in a task of its own."""

@@ -4,9 +4,12 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+from agents.loop import Loop
 from agents.snapshots import SnapshotPolicy, Snapshots
+from learning import snapshots
 from learning.learn import Learner, Turn
 from learning.records import Control, Example
+from streaming.snapshots import Stored
 from streaming.telemetry import RecordingMetrics
 from tests.doubles import TinyFeatures, tiny_pipeline
 
@@ -32,7 +35,7 @@ def test_a_snapshot_is_due_after_so_many_examples_and_after_each_control_record(
     saved: list[int] = []
 
     async def considered(policy: SnapshotPolicy) -> None:
-        snapshots = Snapshots(loop, cast("Any", store), policy)
+        policed = Snapshots(loop, cast("Any", store), policy)
         for offset in range(12):
             if offset == 7:
                 learner.take_turn(Turn(offset, 0, learning=True), Learner(pipeline))
@@ -41,7 +44,7 @@ def test_a_snapshot_is_due_after_so_many_examples_and_after_each_control_record(
             else:
                 learner.apply(offset, EXAMPLE)
             before = len(store.slots)
-            snapshots.consider()
+            policed.consider()
             await asyncio.sleep(0)
             if len(store.slots) > before:
                 saved.append(offset)
@@ -57,3 +60,21 @@ def test_no_snapshot_is_ever_due_where_none_is_wanted() -> None:
     loop.learner.apply(0, Control("freeze", 0, "ann"))
     Snapshots(loop, cast("Any", store), SnapshotPolicy(examples=0, seconds=0.0, slots=2)).consider()
     assert store.slots == []
+
+
+def test_a_worker_that_starts_from_a_snapshot_says_its_version_before_the_next_lesson() -> None:
+    """It said version 0, though it predicted by the snapshot's, until the log had a record beyond that."""
+    pipeline, metrics = tiny_pipeline(), RecordingMetrics()
+    learner = Learner(pipeline)
+    learner.apply(0, EXAMPLE)
+    learner.apply(6, Control("freeze", 0, "ann"))
+    stored = Stored(0, 0, *snapshots.dump(learner, pipeline, created_ms=1))
+
+    async def read() -> list[Stored]:
+        return [stored]
+
+    loop = Loop(cast("Any", SimpleNamespace(engine=SimpleNamespace(metrics=metrics, config=None))), pipeline)
+    store = cast("Any", SimpleNamespace(read=read))
+    assert asyncio.run(Snapshots(loop, store, SnapshotPolicy(10, 10.0, 4)).restore()) == 7
+    said = {name: metrics.value(name) for name in ("model_version", "learning_frozen", "control_offset")}
+    assert said == {"model_version": 7, "learning_frozen": 1, "control_offset": 6}
