@@ -90,7 +90,7 @@ def worker(pipeline: str | None, broker: str | None, web_port: int | None, end_w
              When it cannot go on, its last words say why and its exit code is not 0; start it again.
 
     \b
-    State is in Kafka, none on disk. All settings are in docs/settings.md.
+    State is in Kafka; HEADWATER_STORE=disk keeps a copy on disk. All settings are in docs/settings.md.
     """  # noqa: D301  # click reads the control character \b as "keep these lines"
     from app import worker as working  # noqa: PLC0415  # imports Faust, which the other commands do without
 
