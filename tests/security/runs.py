@@ -113,7 +113,10 @@ async def worked(secured: SecuredKafka, logs: Path, kinds: Iterable[tuple[str, s
     async def feed(run: Guarded) -> Done:
         items = flights()
         await run.works(items, len(items) - LABELS, LABELS)
-        snapshots = len(await run.read(run.pipeline.snapshots_topic))
+        snapshots = 0
+        async with asyncio.timeout(60.0):  # it is due by now, and written beside all else
+            while not snapshots:
+                snapshots = len(await run.read(run.pipeline.snapshots_topic))
         run.workers[0].terminate()
         return Done(run, snapshots, *await run.finished(0))
 
