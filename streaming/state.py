@@ -97,7 +97,7 @@ class StatePartition(dict[str, V], Partition[V], Generic[V]):
         self._dirty: dict[str, None] = {}  # ordered, so that a changelog is the same for the same input
 
     def __setitem__(self, key: str, value: V) -> None:
-        super().__setitem__(key, value)
+        dict.__setitem__(self, key, value)  # an event does it several times, and `super()` costs more than it
         self._dirty[key] = None
 
     def __delitem__(self, key: str) -> None:

@@ -120,14 +120,24 @@ async def outlived(run: Run, zombie: Worker, chance: random.Random, *, must_exit
     run.send(zombie, signal.SIGCONT)
     if not await within(lambda: zombie.poll() is not None, 30.0 if must_exit else 8.0):
         run.send(zombie, signal.SIGTERM)  # it had nothing in hand, and has joined the group again
-        if await run.ended(zombie) or must_exit:
-            cases.append("a zombie did not exit")
+        code = await run.ended(zombie)
+        if must_exit or (code and not says_fenced(run, zombie)):
+            cases.append(f"a zombie did not exit; told to stop, it ended with {code} and: {last_words(run, zombie)}")
         return cases
     run.history.note("fenced", worker=run.workers.index(zombie), code=zombie.returncode)
-    words = run.said(zombie).strip().splitlines()[-1]
-    if (zombie.returncode or 0) <= 0 or "another worker owns the unit" not in words:
-        cases.append(f"a zombie exited with {zombie.returncode} and: {words}")
+    if (zombie.returncode or 0) <= 0 or not says_fenced(run, zombie):
+        cases.append(f"a zombie exited with {zombie.returncode} and: {last_words(run, zombie)}")
     return cases
+
+
+def says_fenced(run: Run, worker: Worker) -> bool:
+    """Whether the last that it said is that another worker owns what it had."""
+    return "another worker owns the unit" in last_words(run, worker)
+
+
+def last_words(run: Run, worker: Worker) -> str:
+    """The last line that a worker said."""
+    return "".join(run.said(worker).strip().splitlines()[-1:])
 
 
 async def served(run: Run) -> bool:
@@ -184,7 +194,7 @@ async def told_to_stop(run: Run, worker: Worker) -> list[str]:
     # Before the worker's loop runs there is nothing to stop, and the signal ends the process as it ends any.
     if code == 0 or (code == -signal.SIGTERM and "opened" not in run.said(worker)):
         return []
-    return [f"worker {run.workers.index(worker)} was told to stop and ended with {code}"]
+    return [f"worker {run.workers.index(worker)} was told to stop and ended with {code}: {last_words(run, worker)}"]
 
 
 async def opened(run: Run, worker: Worker) -> None:
@@ -217,5 +227,4 @@ def replace_fallen(run: Run, workers: list[Worker]) -> None:
 
 def note_fall(run: Run, worker: Worker) -> None:
     """Note that a worker has ended by itself, and its last words."""
-    words = run.said(worker).strip().splitlines()[-1:]
-    run.history.note("fell", worker=run.workers.index(worker), code=worker.returncode, words=words)
+    run.history.note("fell", worker=run.workers.index(worker), code=worker.returncode, words=last_words(run, worker))
