@@ -40,7 +40,7 @@ OVER = {
     "rolling_last_label_": "by the second",
 }
 
-_BATCH = 256  # examples that are folded at once, since one by one costs several times as much
+_BATCH = 1024  # examples that are folded at once: an example costs 9 us, and would cost 13 with 256
 
 # Outcome; points of the model and of each baseline; event time, label time; whether it came as a label; what the frozen
 # copy says. Plain tuples, which pickle well.
