@@ -80,10 +80,10 @@ class Loop:
 
     def tell_model(self) -> None:
         """Say which model this worker has."""
-        learner, gauge = self.learner, self.metrics.gauge
-        gauge("model_version", learner.version)
-        gauge("learning_frozen", float(not learner.learning))
-        gauge("control_offset", learner.turns[-1].offset if learner.turns else -1)
+        learner, metrics = self.learner, self.metrics
+        metrics.gauge("model_version", learner.version)
+        metrics.gauge("learning_frozen", float(not learner.learning))
+        metrics.gauge("control_offset", learner.turns[-1].offset if learner.turns else -1)
 
     def pending(self, unit: Unit) -> PendingLabels:
         """The label join of a unit; built over its entries, and their queues, when first asked for."""
