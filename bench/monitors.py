@@ -16,14 +16,11 @@ from typing import Any
 
 from agents import label, learn, score
 from agents.loop import Loop
-from app import create
-from app import worker as app_worker
+from app import create, worker
 from app.settings import load_settings
 from bench.loop import fill, loop
 from learning.summary import Collector
 from pipelines.flights import Departure, history
-from pipelines.loading import load_pipeline
-from streaming import app as streaming_app
 from streaming.brokers import LocalKafka
 from streaming.config import EngineConfig
 
@@ -42,10 +39,7 @@ def unwatched() -> None:
         setattr(Collector, name, nothing)
     Loop.opened = nothing  # type: ignore[method-assign]
     create.AGENTS = (score, label, learn)  # type: ignore[assignment]
-    settings = load_settings()
-    pipeline = load_pipeline(settings.pipeline)
-    partitions = asyncio.run(app_worker.prepared(pipeline, settings.engine_config(pipeline.name)))
-    streaming_app.run(create.create_app(settings, pipeline, partitions), loglevel=settings.log_level)
+    worker.run(load_settings())
 
 
 def main() -> None:
