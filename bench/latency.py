@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import math
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -171,7 +172,7 @@ def main() -> None:
     for mode in MODES:
         found += measured(mode, rates, seconds, warmup)
         print(table(found[-len(rates) :], "bench.latency"), flush=True)
-    section = table(found, "make bench-latency")
+    section = table(found, " ".join(["python -m bench.latency", *sys.argv[1:]]))
     print(section)
     if not given.quick:
         page.write("bench-latency", section)
