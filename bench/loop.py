@@ -8,16 +8,13 @@ import asyncio
 import itertools
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from app.children import free_port
 from app.worker import prepared
-from bench.worker import behind, cpu_seconds, samples
+from bench.worker import Worker, behind
 from learning.backtest import backtest
 from pipelines.flights import Departure, flights, history
 from streaming import clients
@@ -26,7 +23,6 @@ from streaming.config import EngineConfig
 
 ITEMS = int(os.environ.get("ITEMS", "60000"))
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
-PATIENCE = 300.0
 
 
 def bare(items: list[Any]) -> float:
@@ -48,36 +44,23 @@ async def fill(config: EngineConfig, items: list[Any]) -> None:
     await producer.stop()
 
 
-def loop(bootstrap: str, events: int, number: int, module: str = "app.cli") -> tuple[float, float]:
-    """CPU and wall seconds of a worker from its first event to its last lesson; a new group each time.
+def loop(items: list[Any], events: int, number: int, module: str = "app.cli") -> tuple[float, float]:
+    """CPU and wall seconds of a worker from its first event to its last lesson.
 
-    `module` runs it when it is told `worker`.
+    On a broker of its own: the training log of the last would be learned again. `module` runs it when it is told
+    `worker`.
     """
-    port = free_port()
-    environment = {
-        "HEADWATER_BROKER": bootstrap,
-        "HEADWATER_APP_ID": f"bench-{number}",
-        "HEADWATER_WEB_PORT": str(port),
-        "HEADWATER_SNAPSHOT_EXAMPLES": "0",
-    }
-    with Path(os.devnull).open("wb") as nowhere:
-        command = [sys.executable, "-m", module, "worker"]
-        worker = subprocess.Popen(command, env={**os.environ, **environment}, stdout=nowhere, stderr=nowhere)
-    try:
-        while not samples(port).get("events_total"):
-            time.sleep(0.02)
-        cpu, wall = cpu_seconds(worker.pid), time.monotonic()
-        seen = samples(port)["events_total"]
-        while (seen_now := samples(port)["events_total"]) < events or behind(samples(port)):
-            if time.monotonic() - wall > PATIENCE:
-                message = f"the worker did {seen_now:,.0f} of {events:,} events in {PATIENCE:.0f} s"
-                raise TimeoutError(message)
-            time.sleep(0.1)
-        share = events / (events - seen)
-        return (cpu_seconds(worker.pid) - cpu) * share, (time.monotonic() - wall) * share
-    finally:
-        worker.terminate()
-        worker.wait()
+    app_id = f"bench-{number}"
+    with tempfile.TemporaryDirectory() as folder, LocalKafka(Path(folder) / "kafka") as broker:
+        asyncio.run(fill(EngineConfig(bootstrap=broker.bootstrap, app_id=app_id), items))
+        with Worker(broker.bootstrap, "flights", module, app_id=app_id, snapshot_examples=0) as worker:
+            first = worker.wait("it has done an event", lambda found: bool(found.get("events_total")))
+            cpu, wall = worker.cpu(), time.monotonic()
+            worker.wait(
+                "it has done all", lambda found: found.get("events_total", 0) >= events and not behind(found), 0.1
+            )
+            share = events / (events - first["events_total"])
+            return (worker.cpu() - cpu) * share, (time.monotonic() - wall) * share
 
 
 def main() -> None:
@@ -86,11 +69,7 @@ def main() -> None:
     events = sum(isinstance(item, Departure) for item in items)
     rows: list[tuple[float, float, float]] = []
     for number in range(ROUNDS):
-        # A broker of its own for each round: the training log of the last would be learned again.
-        with tempfile.TemporaryDirectory() as folder, LocalKafka(Path(folder) / "kafka") as broker:
-            config = EngineConfig(bootstrap=broker.bootstrap, app_id=f"bench-{number}")
-            asyncio.run(fill(config, items))
-            cpu, wall = loop(broker.bootstrap, events, number)
+        cpu, wall = loop(items, events, number)
         rows.append((bare(items) / events * 1e6, cpu / events * 1e6, events / wall))
         print(
             f"round {number + 1}: bare {rows[-1][0]:.0f} us, worker {rows[-1][1]:.0f} us, {rows[-1][2]:,.0f} events/s"

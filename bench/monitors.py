@@ -5,24 +5,19 @@
 Without: no summaries, watch, survey, alarms, reports or page; features, predictions, joins and lessons are the same.
 """
 
-import asyncio
 import itertools
 import os
 import statistics
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from agents import label, learn, score
 from agents.loop import Loop
 from app import create, worker
 from app.settings import load_settings
-from bench.loop import fill, loop
+from bench.loop import loop
 from learning.summary import Collector
 from pipelines.flights import Departure, history
-from streaming.brokers import LocalKafka
-from streaming.config import EngineConfig
 
 ITEMS = int(os.environ.get("ITEMS", "100000"))
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
@@ -49,10 +44,7 @@ def main() -> None:
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     for number in range(ROUNDS):
         for way, module in WAYS.items():
-            with tempfile.TemporaryDirectory() as folder, LocalKafka(Path(folder) / "kafka") as broker:
-                config = EngineConfig(bootstrap=broker.bootstrap, app_id=f"bench-{number}")
-                asyncio.run(fill(config, items))
-                cpu, _ = loop(broker.bootstrap, events, number, module)
+            cpu, _ = loop(items, events, number, module)
             found[way].append(cpu / events * 1e6)
         print(f"round {number + 1}: " + ", ".join(f"{way} {us[-1]:.0f} us" for way, us in found.items()))
     on, off = (statistics.median(us) for us in found.values())

@@ -46,16 +46,17 @@ class Worker:
     Args:
         bootstrap: the broker.
         pipeline: as HEADWATER_PIPELINE has it.
+        module: what runs it when it is told `worker`.
         settings: others by their names in lower case, without the prefix.
     """
 
-    def __init__(self, bootstrap: str, pipeline: str, **settings: object) -> None:
+    def __init__(self, bootstrap: str, pipeline: str, module: str = "app.cli", /, **settings: object) -> None:
         self.port = free_port()
         self.started = time.monotonic()
         self._log = tempfile.NamedTemporaryFile(prefix="headwater-worker-", suffix=".log")  # noqa: SIM115  # until `end`
         given = {"broker": bootstrap, "pipeline": pipeline, "web_port": self.port, "log_level": "WARNING", **settings}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "worker"],
+            [sys.executable, "-m", module, "worker"],
             env={**os.environ, **{f"HEADWATER_{name.upper()}": str(value) for name, value in given.items()}},
             cwd=ROOT,
             stdout=self._log,
