@@ -56,8 +56,9 @@ async def read_changelogs(
         async for batches in read_up_to(consumer, ends, patience=config.request_timeout, most=most):
             for tp, records in batches.items():
                 restore = parts[tp].restore
-                for record in records:
-                    restore(record.key, record.value)
+                # Of a key that changed often only the newest is decoded.
+                for key, value in {record.key: record.value for record in records}.items():
+                    restore(key, value)
                 parts[tp].restored(records[-1].offset + 1, logs[tp])
         for tp, part in parts.items():
             part.restored(ends[tp], logs[tp])
