@@ -28,6 +28,7 @@ DeadLetterReason = Literal[
 ]
 
 MAX_NAME = 1_000  # bytes of an id or key; they are written again and again, as keys and inside values
+SHORT = MAX_NAME // 4  # characters that are no more bytes than that in any case
 YEAR_10000 = 253_402_300_800_000  # ms, where datetimes end
 RESERVED = "\x00"  # first character of the ids that the pending table keeps for itself
 
@@ -74,9 +75,12 @@ def read(
         name, identity, time_ms = stream.parts_of(obj)
     except (ValueError, TypeError, OverflowError) as exc:
         raise Invalid(reason="invalid", message=f"key, id or time cannot be read: {exc}") from exc
-    _check_key(key, name)
-    _check_length("key", name)
-    if identity is not None:
+    # The record's key decides its partition, so it must be the one the profile and the label are kept under.
+    if key != name.encode():
+        raise _wrong_key(key, name)
+    if len(name) > SHORT:
+        _check_length("key", name)
+    if identity is not None and (not identity or identity[0] == RESERVED or len(identity) > SHORT):
         _check_id(identity)
     if not 0 <= time_ms < YEAR_10000 or time_ms > timestamp_ms + max_ahead_ms:
         raise _wrong_time(time_ms, timestamp_ms, max_ahead_ms)
@@ -110,16 +114,15 @@ def _is_name(text: str) -> bool:
         return False
 
 
-def _check_key(key: bytes | None, name: str) -> None:
-    """The record's key decides its partition, so it must be the one the profile and the label are kept under."""
+def _wrong_key(key: bytes | None, name: str) -> Invalid:
     if not key:
-        raise Invalid(reason="missing_key", message=f"got a record without key, expected key {name!r}")
-    if key != name.encode():
-        raise Invalid(reason="key_mismatch", message=f"got record key {key[:100]!r}, expected {name!r} as in the value")
+        return Invalid(reason="missing_key", message=f"got a record without key, expected key {name!r}")
+    message = f"got record key {key[:100]!r}, expected {name!r} as in the value"
+    return Invalid(reason="key_mismatch", message=message)
 
 
 def _check_length(what: str, text: str) -> None:
-    if len(text) > MAX_NAME // 4 and len(text.encode()) > MAX_NAME:
+    if len(text.encode()) > MAX_NAME:
         message = f"got a {what} of {len(text.encode())} bytes, expected {MAX_NAME} at most"
         raise Invalid(reason="invalid", message=message)
 

@@ -346,8 +346,10 @@ def unfit(task: str, features: int, example: Example) -> str | None:
     # does. Half, so that it does not matter how the length is rounded; what is no number is no length either.
     if hypot(*vector) <= LARGEST / 2:
         return None
-    if features and not -LARGEST <= min(vector) <= max(vector) <= LARGEST:
-        return f"got features from {min(vector)!r} to {max(vector)!r}, expected +-{LARGEST:g}"
+    # One by one, since the least and the largest of numbers among which one is none are any of them.
+    wrong = next((number for number in vector if not -LARGEST <= number <= LARGEST), None)
+    if wrong is not None:
+        return f"got feature {wrong!r}, expected a number within +-{LARGEST:g}"
     return None
 
 

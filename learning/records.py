@@ -138,7 +138,10 @@ def decode_log(data: bytes) -> LogRecord:
     Traceback (most recent call last):
     msgspec.DecodeError: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte
     """
-    return decoded(_LOG, data)
+    try:
+        return _LOG.decode(data)
+    except (UnicodeDecodeError, RecursionError) as exc:
+        raise msgspec.DecodeError(str(exc)) from exc
 
 
 def decoded(decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:

@@ -119,7 +119,10 @@ class Stream:
         encode: a message to bytes of JSON.
     """
 
-    __slots__ = ("_id_value", "_key_value", "_parts", "_time_value", "decode", "encode", "id", "key", "struct", "time", "topic")
+    __slots__ = (
+        *("_id_value", "_key_value", "_parts", "_time_value"),
+        *("decode", "encode", "id", "key", "struct", "time", "topic"),
+    )
 
     def __init__(self, struct: type[Message]) -> None:
         address = struct.__address__
@@ -137,7 +140,7 @@ class Stream:
         set_("_key_value", attrgetter(self.key))
         set_("_id_value", attrgetter(self.id) if self.id else None)
         set_("_time_value", attrgetter(self.time))
-        set_("_parts", attrgetter(self.key, self.time, *((self.id,) if self.id else ())))
+        set_("_parts", attrgetter(self.key, self.id or self.key, self.time))
 
     struct: type[Message]
     topic: str
@@ -160,13 +163,14 @@ class Stream:
 
     def parts_of(self, obj: Any) -> tuple[str, str | None, int]:
         """Key, id and time, as `key_of`, `id_of` and `time_of` have them, at the cost of one."""
-        key, time, *rest = self._parts(obj)
+        key, identity, time = self._parts(obj)
         if type(key) is not str:
             key = text_of(key)
         if not key or key[0] == OTHER_ENTITY:
             raise self._no_entity(key)
-        identity = rest[0] if rest else None
-        if type(identity) is not str and identity is not None:
+        if self.id is None:
+            identity = None
+        elif type(identity) is not str and identity is not None:
             identity = text_of(identity)
         return key, identity, ms_of(time) if isinstance(time, datetime) else int(time)
 

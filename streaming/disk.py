@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from streaming.cache import MISSING, Cache
 from streaming.state import GONE, Changelog, Partition, Span
