@@ -286,17 +286,22 @@ class PendingLabels:
         data = self._entries[name]
         due = _due_in(data)[0]
         event = _decode_waiting(data[_HEADER.size :])
-        self._put(name, _EXPIRED, due + self._horizon, b"", self._memories)
+        self._entries[name] = _pack(_LAYOUT, _EXPIRED, due + self._horizon)
+        self._memories.push((due + self._horizon, name))
         record = _example(name, event, False, due, "expiry") if self._negative else None
         return Resolution("expired", record, name)
 
     def _wait(self, made: Prediction) -> None:
         # A tuple is written as a `_Waiting` is, and costs less to make.
         body = _encode((made.key, made.time_ms, made.prediction, made.version, made.features, made.schema))
-        self._put(made.id, _WAITING, made.time_ms + self._horizon, body, self._waiting)
+        due = made.time_ms + self._horizon
+        self._entries[made.id] = _pack(_LAYOUT, _WAITING, due) + body
+        self._waiting.push((due, made.id))
 
     def _park(self, name: str, parked: _Parked) -> None:
-        self._put(name, _PARKED, parked.label_time_ms + self._horizon, _encode(parked), self._parked)
+        due = parked.label_time_ms + self._horizon
+        self._entries[name] = _pack(_LAYOUT, _PARKED, due) + _encode(parked)
+        self._parked.push((due, name))
 
     def _park_again(self, name: str, parked: _Parked, outcome: Outcome, label_time_ms: int) -> Resolution:
         if parked.outcome == outcome:
@@ -327,12 +332,9 @@ class PendingLabels:
         waiting: tuple[Any, ...] = (event.key, time_ms, 0.0, 0, (), "")
         if self._learn_corrections:
             waiting = (event.key, time_ms, event.prediction, event.version, event.features, event.schema)
-        latest = label_time_ms if label_time_ms > time_ms else time_ms
-        self._put(name, _RESOLVED, latest + self._horizon, _encode((outcome, waiting)), self._memories)
-
-    def _put(self, name: str, state: int, due: int, body: bytes, queue: Queue) -> None:
-        self._entries[name] = _pack(_LAYOUT, state, due) + body
-        queue.push((due, name))
+        due = (label_time_ms if label_time_ms > time_ms else time_ms) + self._horizon
+        self._entries[name] = _pack(_LAYOUT, _RESOLVED, due) + _encode((outcome, waiting))
+        self._memories.push((due, name))
 
     def _save_watermarks(self) -> None:
         self._entries[WATERMARKS] = _encode((self._event_ms, self._label_ms))

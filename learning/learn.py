@@ -152,7 +152,7 @@ class Learner:
         """
         stand_in = self._fused
         value = self._ask(self._model, vector) if stand_in is None else self._ask_fused(stand_in, vector)
-        if type(value) is float and isfinite(value):
+        if type(value) is float and isfinite(value):  # as nearly all are
             return value
         if not _finite(value) and not self.examples:
             return _NOTHING_KNOWN[self._task]
