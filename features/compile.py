@@ -313,6 +313,7 @@ class Compiler:
             f"    fill_ints(ints, 0, {', '.join(['t', *bits, *addresses])})",
             "    late = step(plan, floats, ints)",
             "    v = vector()",
+            *self._write_zeros(),
             *self._write_own(),
             *[f"    profiles[k{number}] = p{number}" for number in range(len(self.entities))],
         ]
@@ -356,6 +357,15 @@ class Compiler:
             if not -LIMIT <= value <= LIMIT:
                 return FeatureError(self._labels[name], f"got {value!r}, expected a number within +-{LIMIT:g}")
         raise AssertionError(values)
+
+    def _write_zeros(self) -> list[str]:
+        """One zero in all columns of choices, in place of as many objects, which would be made and kept for nothing."""
+        lines = []
+        for _, places in self._choices:
+            first = min(places.values(), default=0)
+            zeros = self._global("ZEROS", (0.0,) * len(places))
+            lines.append(f"    v[{first}:{first + len(places)}] = {zeros}")
+        return lines
 
     def _write_own(self) -> list[str]:
         """The columns of the event alone, over a vector of zeros."""
