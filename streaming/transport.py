@@ -17,6 +17,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from streaming import clients
+from streaming.light import lighten
 from streaming.unit import Chunk
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         # agents. What comes for these meanwhile is not asked for before that fetch is answered: with Faust's 1.5 s
         # a busy partition stood still for that long beside idle ones.
         consumer._fetch_max_wait_ms = clients.FETCH_MAX_WAIT_MS
-        return consumer
+        return lighten(consumer)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust's livelock warnings look at its commits, which are not used here."""

@@ -34,6 +34,7 @@ def test_a_busy_partition_does_not_wait_for_the_long_fetch_of_idle_ones(monkeypa
     consumer = asyncio.run(scenario())
     assert consumer._fetch_max_wait_ms == 100
     assert consumer._isolation_level == "read_committed"
+    assert "lighten" in consumer.start.__qualname__
 
 
 def records(*offsets: int) -> list[Any]:
