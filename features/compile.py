@@ -134,6 +134,7 @@ class Compiler:
         self.entities: dict[tuple[str, ...], Entity] = {}
         self._before: dict[tuple[str, ...], list[Column]] = {}
         self._after: dict[tuple[str, ...], list[Column]] = {}
+        self._choices: list[tuple[str, dict[Any, int]]] = []  # variable, and the column that is 1.0 for each value
         self.names: list[str] = []
         for feature in features:
             self._add(feature)
@@ -211,13 +212,13 @@ class Compiler:
         field = str(feature.sources[0])
         if feature.kind == "hashed":
             value = self._variable(f"bucket_of(event.{field}, {feature.buckets})", field, number=False)
-            for bucket in range(feature.buckets):
-                self._column(f"hashed({field}={bucket})", f"1.0 if {value} == {bucket} else 0.0")
+            self._choices.append((value, {bucket: len(self.names) + bucket for bucket in range(feature.buckets)}))
+            self.names += [f"hashed({field}={bucket})" for bucket in range(feature.buckets)]
             return
         value = self._variable(f"text_of(event.{field})", field, number=False)
-        for category in feature.categories:
-            text = text_of(category)
-            self._column(f"one_hot({field}={text})", f"1.0 if {value} == {text!r} else 0.0")
+        texts = [text_of(category) for category in feature.categories]
+        self._choices.append((value, {text: len(self.names) + number for number, text in enumerate(texts)}))
+        self.names += [f"one_hot({field}={text})" for text in texts]
 
     def _add_running(self, feature: Feature) -> None:
         entity = self._entity(feature.by)
@@ -312,7 +313,8 @@ class Compiler:
             f"    fill_ints(ints, 0, {', '.join(['t', *bits, *addresses])})",
             "    late = step(plan, floats, ints)",
             "    v = vector()",
-            *self._write_columns(self._before.get(("",), []), 4),
+            *self._write_zeros(),
+            *self._write_own(),
             *[f"    profiles[k{number}] = p{number}" for number in range(len(self.entities))],
         ]
         return "\n".join([*lines, "    return v, late", ""])
@@ -321,7 +323,7 @@ class Compiler:
         lines = ["def compute(event, key, t, profiles):"]
         lines += self._write_sources()
         lines += ["    late = False", f"    v = [0.0] * {len(self.names)}"]
-        lines += self._write_columns(self._before.get(("",), []), 4)
+        lines += self._write_own()
         for entity in self.entities.values():
             lines += self._write_entity(entity)
         return "\n".join([*lines, "    return v, late", ""])
@@ -355,6 +357,26 @@ class Compiler:
             if not -LIMIT <= value <= LIMIT:
                 return FeatureError(self._labels[name], f"got {value!r}, expected a number within +-{LIMIT:g}")
         raise AssertionError(values)
+
+    def _write_zeros(self) -> list[str]:
+        """One zero in all columns of choices, in place of as many objects, which would be made and kept for nothing."""
+        lines = []
+        for _, places in self._choices:
+            first = min(places.values(), default=0)
+            zeros = self._global("ZEROS", (0.0,) * len(places))
+            lines.append(f"    v[{first}:{first + len(places)}] = {zeros}")
+        return lines
+
+    def _write_own(self) -> list[str]:
+        """The columns of the event alone, over a vector of zeros."""
+        lines = self._write_columns(self._before.get(("",), []), 4)
+        for variable, places in self._choices:
+            lines += [
+                f"    i = {self._global('PLACES', places)}.get({variable})",
+                "    if i is not None:",
+                "        v[i] = 1.0",
+            ]
+        return lines
 
     def _write_columns(self, columns: list[Column], indent: int) -> list[str]:
         return [f"{' ' * indent}v[{column.place}] = {column.expression}" for column in columns]
@@ -477,6 +499,8 @@ def value_of(value: Any) -> str:
 
 def text_of(value: Any) -> str:
     """A category as text."""
+    if type(value) is str:  # as most are, and it is asked for each event
+        return value
     if isinstance(value, enum.Enum):
         value = value.value
     return value if isinstance(value, str) else str(value)

@@ -28,6 +28,7 @@ DeadLetterReason = Literal[
 ]
 
 MAX_NAME = 1_000  # bytes of an id or key; they are written again and again, as keys and inside values
+SHORT = MAX_NAME // 4  # characters that are no more bytes than that in any case
 YEAR_10000 = 253_402_300_800_000  # ms, where datetimes end
 RESERVED = "\x00"  # first character of the ids that the pending table keeps for itself
 
@@ -60,26 +61,29 @@ def read(
     The time may be ahead of the record's timestamp by `max_ahead_ms`: one clock set to next year would otherwise
     move the watermark and expire everything that waits.
     """
-    obj = _decode(stream, value, max_bytes)
-    name, identity, time_ms = _parts(stream, obj)
-    _check_key(key, name)
-    for what, text in (("key", name), ("id", identity or "")):
-        if len(text) > MAX_NAME // 4 and len(text.encode()) > MAX_NAME:
-            message = f"got a {what} of {len(text.encode())} bytes, expected {MAX_NAME} at most"
-            raise Invalid(reason="invalid", message=message)
-    if identity is not None and (not identity or identity.startswith(RESERVED)):
-        raise Invalid(
-            reason="invalid", message=f"got id {identity!r}, expected a non-empty id that does not start with NUL"
-        )
-    if time_ms < 0:
-        raise Invalid(reason="time_too_old", message=f"got time {time_ms} ms, expected one after 1970-01-01T00:00:00Z")
-    if time_ms >= YEAR_10000:  # whatever the record's timestamp says: due times are kept as 64-bit numbers
-        message = f"got time {time_ms} ms, expected one before the year 10000; are these microseconds?"
-        raise Invalid(reason="time_ahead", message=message)
-    if time_ms > timestamp_ms + max_ahead_ms:
-        ahead = time_ms - timestamp_ms
-        message = f"got a time {ahead} ms after the record's timestamp, expected {max_ahead_ms} at most"
-        raise Invalid(reason="time_ahead", message=message)
+    if not value:
+        raise Invalid(reason="empty_value", message="got no value, expected JSON")
+    if len(value) > max_bytes:
+        raise Invalid(reason="too_large", message=f"got {len(value)} bytes, expected {max_bytes} at most")
+    try:
+        obj = stream.decode(value)
+    except msgspec.ValidationError as exc:
+        raise Invalid(reason="invalid", message=str(exc)) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise Invalid(reason="malformed", message=str(exc)) from exc
+    try:
+        name, identity, time_ms = stream.parts_of(obj)
+    except (ValueError, TypeError, OverflowError) as exc:
+        raise Invalid(reason="invalid", message=f"key, id or time cannot be read: {exc}") from exc
+    # The record's key decides its partition, so it must be the one the profile and the label are kept under.
+    if key != name.encode():
+        raise _wrong_key(key, name)
+    if len(name) > SHORT:
+        _check_length("key", name)
+    if identity is not None and (not identity or identity[0] == RESERVED or len(identity) > SHORT):
+        _check_id(identity)
+    if not 0 <= time_ms < YEAR_10000 or time_ms > timestamp_ms + max_ahead_ms:
+        raise _wrong_time(time_ms, timestamp_ms, max_ahead_ms)
     return obj, name, identity, time_ms
 
 
@@ -110,29 +114,33 @@ def _is_name(text: str) -> bool:
         return False
 
 
-def _decode(stream: "Stream", value: bytes | None, max_bytes: int) -> Any:
-    if not value:
-        raise Invalid(reason="empty_value", message="got no value, expected JSON")
-    if len(value) > max_bytes:
-        raise Invalid(reason="too_large", message=f"got {len(value)} bytes, expected {max_bytes} at most")
-    try:
-        return stream.decode(value)
-    except msgspec.ValidationError as exc:
-        raise Invalid(reason="invalid", message=str(exc)) from exc
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise Invalid(reason="malformed", message=str(exc)) from exc
-
-
-def _parts(stream: "Stream", obj: Any) -> tuple[str, str | None, int]:
-    try:
-        return stream.key_of(obj), stream.id_of(obj), stream.time_of(obj)
-    except (ValueError, TypeError, OverflowError) as exc:
-        raise Invalid(reason="invalid", message=f"key, id or time cannot be read: {exc}") from exc
-
-
-def _check_key(key: bytes | None, name: str) -> None:
-    """The record's key decides its partition, so it must be the one the profile and the label are kept under."""
+def _wrong_key(key: bytes | None, name: str) -> Invalid:
     if not key:
-        raise Invalid(reason="missing_key", message=f"got a record without key, expected key {name!r}")
-    if key != name.encode():
-        raise Invalid(reason="key_mismatch", message=f"got record key {key[:100]!r}, expected {name!r} as in the value")
+        return Invalid(reason="missing_key", message=f"got a record without key, expected key {name!r}")
+    message = f"got record key {key[:100]!r}, expected {name!r} as in the value"
+    return Invalid(reason="key_mismatch", message=message)
+
+
+def _check_length(what: str, text: str) -> None:
+    if len(text.encode()) > MAX_NAME:
+        message = f"got a {what} of {len(text.encode())} bytes, expected {MAX_NAME} at most"
+        raise Invalid(reason="invalid", message=message)
+
+
+def _check_id(identity: str) -> None:
+    _check_length("id", identity)
+    if not identity or identity[0] == RESERVED:
+        message = f"got id {identity!r}, expected a non-empty id that does not start with NUL"
+        raise Invalid(reason="invalid", message=message)
+
+
+def _wrong_time(time_ms: int, timestamp_ms: int, max_ahead_ms: int) -> Invalid:
+    """What is wrong with a time that is none from 1970 to the year 10000, or is too far ahead of its record's."""
+    if time_ms < 0:
+        return Invalid(reason="time_too_old", message=f"got time {time_ms} ms, expected one after 1970-01-01T00:00:00Z")
+    if time_ms >= YEAR_10000:  # whatever the record's timestamp says: due times are kept as 64-bit numbers
+        message = f"got time {time_ms} ms, expected one before the year 10000; are these microseconds?"
+        return Invalid(reason="time_ahead", message=message)
+    ahead = time_ms - timestamp_ms
+    message = f"got a time {ahead} ms after the record's timestamp, expected {max_ahead_ms} at most"
+    return Invalid(reason="time_ahead", message=message)

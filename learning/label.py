@@ -13,9 +13,9 @@ one when its wait ends: matched or late with its event, or orphan. Each event en
 
 import heapq
 import struct
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from functools import partial
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -30,7 +30,8 @@ NEVER = -(1 << 62)
 LATEST = 1 << 62
 
 
-class Resolution(msgspec.Struct, frozen=True):
+# `gc=False`: what these hold cannot lead back to them, so the collector need not look at one more object per event.
+class Resolution(msgspec.Struct, frozen=True, gc=False):
     """What became of a label or of an event that waited for one, and the record it puts into the training log."""
 
     kind: Kind
@@ -38,7 +39,7 @@ class Resolution(msgspec.Struct, frozen=True):
     id: str = ""
 
 
-class _Waiting(msgspec.Struct, frozen=True, array_like=True):
+class _Waiting(msgspec.Struct, frozen=True, array_like=True, gc=False):
     key: str
     time_ms: int
     prediction: Value
@@ -47,13 +48,13 @@ class _Waiting(msgspec.Struct, frozen=True, array_like=True):
     schema: str
 
 
-class _Parked(msgspec.Struct, frozen=True, array_like=True):
+class _Parked(msgspec.Struct, frozen=True, array_like=True, gc=False):
     key: str
     label_time_ms: int
     outcome: Outcome
 
 
-class _Resolved(msgspec.Struct, frozen=True, array_like=True):
+class _Resolved(msgspec.Struct, frozen=True, array_like=True, gc=False):
     outcome: Outcome
     event: _Waiting  # its vector only where corrections are learned
 
@@ -65,11 +66,15 @@ class _Watermarks(msgspec.Struct, array_like=True):
 
 # An entry is this header, then MessagePack. State and due time are read far more often than the rest.
 _HEADER = struct.Struct("<BBq")  # layout version, state, due time
+_STATE = 1  # where the state is
+_due_in = struct.Struct("<2xq").unpack_from
+_pack = _HEADER.pack
 _LAYOUT = 1
 _WAITING, _PARKED, _RESOLVED, _EXPIRED = b"wpre"
 
 KINDS = (_WAITING, _PARKED, _RESOLVED)
 """Of queues: what their due times are held against. Resolved and expired ids share the last."""
+_REMEMBERED = bytes((_RESOLVED, _EXPIRED))
 _KIND = {_WAITING: _WAITING, _PARKED: _PARKED, _RESOLVED: _RESOLVED, _EXPIRED: _RESOLVED}
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -91,21 +96,39 @@ class Queue(Protocol):
 
 
 class HeapQueue:
-    """A queue in memory."""
+    """A queue in memory.
+
+    Most ids come in the order of their due times, as the records do. They are kept in that order in a deque, at either
+    end of which nothing needs to be moved; the few that come out of order are in a heap beside it.
+    """
 
     def __init__(self, items: Iterable[tuple[int, str]] = ()) -> None:
-        self._heap = list(items)
-        heapq.heapify(self._heap)
-        self.push = partial(heapq.heappush, self._heap)
+        self._ordered = deque(sorted(items))
+        self._heap: list[tuple[int, str]] = []
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._ordered) + len(self._heap)
+
+    def push(self, item: tuple[int, str]) -> None:
+        """Add a due time and an id."""
+        ordered = self._ordered
+        if not ordered or item >= ordered[-1]:
+            ordered.append(item)
+        else:
+            heapq.heappush(self._heap, item)
 
     def due(self, clock: int) -> Iterator[tuple[int, str]]:
         """Remove and return what is due before the clock, the earliest first, as far as it is asked for."""
-        heap = self._heap
-        while heap and heap[0][0] < clock:
-            yield heapq.heappop(heap)
+        ordered, heap = self._ordered, self._heap
+        while True:
+            if heap and (not ordered or heap[0] < ordered[0]):
+                if heap[0][0] >= clock:
+                    return
+                yield heapq.heappop(heap)
+            elif ordered and ordered[0][0] < clock:
+                yield ordered.popleft()
+            else:
+                return
 
 
 def due_of(name: str, data: bytes) -> tuple[int, int] | None:
@@ -142,54 +165,51 @@ class PendingLabels:
         queues: Mapping[int, Queue] | None = None,
     ) -> None:
         self._entries = entries
+        self._get = entries.get
         self._horizon = horizon_ms
         self._negative = expired == "negative"
         self._learn_corrections = corrected == "learn"
-        self._marks = _decode_watermarks(entries[WATERMARKS]) if WATERMARKS in entries else _Watermarks()
+        marks = _decode_watermarks(entries[WATERMARKS]) if WATERMARKS in entries else _Watermarks()
+        self._event_ms, self._label_ms = marks.event_ms, marks.label_ms
         self._waiting, self._parked, self._memories = map((queues or _heaps(entries)).__getitem__, KINDS)
 
     @property
     def event_ms(self) -> int:
         """Watermark of the events: the latest event time so far."""
-        return self._marks.event_ms
+        return self._event_ms
 
     @property
     def label_ms(self) -> int:
         """Watermark of the labels: the latest label time so far."""
-        return self._marks.label_ms
+        return self._label_ms
 
     def seen(self, id: str) -> bool:  # noqa: A002  # the record's own word
         """Whether an event of this id was here before; if so, the event is a duplicate."""
-        state = self._state(id)
-        return state is not None and state != _PARKED
+        data = self._get(id)
+        return data is not None and data[_STATE] != _PARKED
 
     def open(self, prediction: Prediction) -> Resolution | None:
         """Let a prediction wait for its label. The resolution of an early label, where one was parked."""
-        if self.seen(prediction.id) or prediction.id.startswith("\x00"):
-            message = f"got prediction id {prediction.id!r}, expected one that is new; ask seen() first"
+        name, time_ms = prediction.id, prediction.time_ms
+        data = self._get(name)
+        if (data is not None and data[_STATE] != _PARKED) or name.startswith("\x00"):
+            message = f"got prediction id {name!r}, expected one that is new; ask seen() first"
             raise ValueError(message)
-        self._advance(event_ms=prediction.time_ms)
-        data = self._entries.get(prediction.id)
-        waiting = _Waiting(
-            prediction.key,
-            prediction.time_ms,
-            prediction.prediction,
-            prediction.version,
-            prediction.features,
-            prediction.schema,
-        )
-        if data is not None:
-            parked = _decode_parked(data[_HEADER.size :])
-            # By event time alone, so that the answer does not depend on when expire() last ran.
-            if parked.label_time_ms + self._horizon < prediction.time_ms:
-                self._wait(prediction.id, waiting)
-                return Resolution("orphan", None, prediction.id)
-            if prediction.time_ms + self._horizon < parked.label_time_ms:
-                self._wait(prediction.id, waiting)
-                return Resolution("late", None, prediction.id)
-            return self._match(prediction.id, waiting, parked.outcome, parked.label_time_ms)
-        self._wait(prediction.id, waiting)
-        return None
+        if time_ms > self._event_ms:
+            self._event_ms = time_ms
+            self._save_watermarks()
+        if data is None:
+            self._wait(prediction)
+            return None
+        parked = _decode_parked(data[_HEADER.size :])
+        # By event time alone, so that the answer does not depend on when expire() last ran.
+        if parked.label_time_ms + self._horizon < time_ms:
+            self._wait(prediction)
+            return Resolution("orphan", None, name)
+        if time_ms + self._horizon < parked.label_time_ms:
+            self._wait(prediction)
+            return Resolution("late", None, name)
+        return self._match(name, prediction, parked.outcome, parked.label_time_ms)
 
     def resolve(
         self,
@@ -202,17 +222,19 @@ class PendingLabels:
         if id.startswith("\x00"):
             message = f"got label id {id!r}, expected one that does not start with NUL"
             raise ValueError(message)
-        self._advance(label_ms=label_time_ms)
-        data = self._entries.get(id)
+        if label_time_ms > self._label_ms:
+            self._label_ms = label_time_ms
+            self._save_watermarks()
+        data = self._get(id)
         if data is None:
             self._park(id, _Parked(key, label_time_ms, outcome))
             return Resolution("early", None, id)
-        _, state, due = _HEADER.unpack_from(data)
+        state = data[_STATE]
         if state == _PARKED:
             return self._park_again(id, _decode_parked(data[_HEADER.size :]), outcome, label_time_ms)
         if state == _RESOLVED:
             return self._correct(id, _decode_resolved(data[_HEADER.size :]), outcome, label_time_ms)
-        if state == _EXPIRED or due < label_time_ms:
+        if state == _EXPIRED or _due_in(data)[0] < label_time_ms:
             # An entry that waits goes on to its expiry: it owes the log a negative example, or a count.
             return Resolution("late", None, id)
         return self._match(id, _decode_waiting(data[_HEADER.size :]), outcome, label_time_ms)
@@ -230,32 +252,31 @@ class PendingLabels:
             events_to: the same of events, for labels that wait for theirs.
             limit: how many waits to end at most.
         """
-        latest = max(self.event_ms, self.label_ms)
+        latest = max(self._event_ms, self._label_ms)
         label_clock, event_clock = min(labels_to, latest), min(events_to, latest)
         resolutions: list[Resolution] = []
-        for name in self._due(self._waiting, _WAITING, label_clock, limit):
+        for name in self._due(self._waiting, bytes((_WAITING,)), label_clock, limit):
             resolutions.append(self._expire(name))
-        for name in self._due(self._parked, _PARKED, event_clock, limit - len(resolutions)):
+        for name in self._due(self._parked, bytes((_PARKED,)), event_clock, limit - len(resolutions)):
             del self._entries[name]
             resolutions.append(Resolution("orphan", None, name))
         # A memory guards against repeated events and repeated labels, so both must have been read past its time.
         clock = min(label_clock, event_clock)
-        for name in self._due(self._memories, None, clock, limit - len(resolutions)):
+        for name in self._due(self._memories, _REMEMBERED, clock, limit - len(resolutions)):
             del self._entries[name]
         return resolutions
 
-    def _due(self, queue: Queue, state: int | None, clock: int, limit: int) -> list[str]:
-        """Pop up to `limit` ids of live entries that are due; what has moved on costs its pop and no more."""
+    def _due(self, queue: Queue, states: bytes, clock: int, limit: int) -> list[str]:
+        """Pop up to `limit` ids of entries in these states that are due; one that has moved on costs its pop alone."""
         ids: list[str] = []
         if limit <= 0:
             return ids
+        get = self._get
         for due, name in queue.due(clock):
-            data = self._entries.get(name)
-            if data is None:
+            data = get(name)
+            if data is None or data[_STATE] not in states:
                 continue
-            _, now, now_due = _HEADER.unpack_from(data)
-            alive = now == state if state is not None else now in (_RESOLVED, _EXPIRED)
-            if alive and now_due == due and (not ids or ids[-1] != name):
+            if _due_in(data)[0] == due and (not ids or ids[-1] != name):
                 ids.append(name)
                 if len(ids) == limit:
                     break
@@ -263,17 +284,24 @@ class PendingLabels:
 
     def _expire(self, name: str) -> Resolution:
         data = self._entries[name]
-        due = _HEADER.unpack_from(data)[2]
+        due = _due_in(data)[0]
         event = _decode_waiting(data[_HEADER.size :])
-        self._put(name, _EXPIRED, due + self._horizon, b"", self._memories)
+        self._entries[name] = _pack(_LAYOUT, _EXPIRED, due + self._horizon)
+        self._memories.push((due + self._horizon, name))
         record = _example(name, event, False, due, "expiry") if self._negative else None
         return Resolution("expired", record, name)
 
-    def _wait(self, name: str, waiting: _Waiting) -> None:
-        self._put(name, _WAITING, waiting.time_ms + self._horizon, _encode(waiting), self._waiting)
+    def _wait(self, made: Prediction) -> None:
+        # A tuple is written as a `_Waiting` is, and costs less to make.
+        body = _encode((made.key, made.time_ms, made.prediction, made.version, made.features, made.schema))
+        due = made.time_ms + self._horizon
+        self._entries[made.id] = _pack(_LAYOUT, _WAITING, due) + body
+        self._waiting.push((due, made.id))
 
     def _park(self, name: str, parked: _Parked) -> None:
-        self._put(name, _PARKED, parked.label_time_ms + self._horizon, _encode(parked), self._parked)
+        due = parked.label_time_ms + self._horizon
+        self._entries[name] = _pack(_LAYOUT, _PARKED, due) + _encode(parked)
+        self._parked.push((due, name))
 
     def _park_again(self, name: str, parked: _Parked, outcome: Outcome, label_time_ms: int) -> Resolution:
         if parked.outcome == outcome:
@@ -283,7 +311,7 @@ class PendingLabels:
         self._park(name, _Parked(parked.key, label_time_ms, outcome))
         return Resolution("corrected", None, name)  # nothing is learned yet, so the log has nothing to correct
 
-    def _match(self, name: str, event: _Waiting, outcome: Outcome, label_time_ms: int) -> Resolution:
+    def _match(self, name: str, event: _Waiting | Prediction, outcome: Outcome, label_time_ms: int) -> Resolution:
         self._remember(name, event, outcome, label_time_ms)
         return Resolution("matched", _example(name, event, outcome, label_time_ms, "label"), name)
 
@@ -299,25 +327,17 @@ class PendingLabels:
             record = Correction(name, event.key, event.time_ms, label_time_ms, outcome, memory.outcome)
         return Resolution("corrected", record, name)
 
-    def _remember(self, name: str, event: _Waiting, outcome: Outcome, label_time_ms: int) -> None:
-        due = max(event.time_ms, label_time_ms) + self._horizon
-        if not self._learn_corrections:
-            event = _Waiting(event.key, event.time_ms, 0.0, 0, [], "")
-        self._put(name, _RESOLVED, due, _encode(_Resolved(outcome, event)), self._memories)
+    def _remember(self, name: str, event: _Waiting | Prediction, outcome: Outcome, label_time_ms: int) -> None:
+        time_ms = event.time_ms
+        waiting: tuple[Any, ...] = (event.key, time_ms, 0.0, 0, (), "")
+        if self._learn_corrections:
+            waiting = (event.key, time_ms, event.prediction, event.version, event.features, event.schema)
+        due = (label_time_ms if label_time_ms > time_ms else time_ms) + self._horizon
+        self._entries[name] = _pack(_LAYOUT, _RESOLVED, due) + _encode((outcome, waiting))
+        self._memories.push((due, name))
 
-    def _put(self, name: str, state: int, due: int, body: bytes, queue: Queue) -> None:
-        self._entries[name] = _HEADER.pack(_LAYOUT, state, due) + body
-        queue.push((due, name))
-
-    def _state(self, name: str) -> int | None:
-        data = self._entries.get(name)
-        return None if data is None else data[1]
-
-    def _advance(self, event_ms: int = NEVER, label_ms: int = NEVER) -> None:
-        marks = self._marks
-        if event_ms > marks.event_ms or label_ms > marks.label_ms:
-            self._marks = _Watermarks(max(marks.event_ms, event_ms), max(marks.label_ms, label_ms))
-            self._entries[WATERMARKS] = _encode(self._marks)
+    def _save_watermarks(self) -> None:
+        self._entries[WATERMARKS] = _encode((self._event_ms, self._label_ms))
 
 
 def _heaps(entries: Mapping[str, bytes]) -> Mapping[int, Queue]:
@@ -330,7 +350,7 @@ def _heaps(entries: Mapping[str, bytes]) -> Mapping[int, Queue]:
     return {kind: HeapQueue(found) for kind, found in items.items()}
 
 
-def _example(name: str, event: _Waiting, outcome: Outcome, label_time_ms: int, source: str) -> Example:
+def _example(name: str, event: _Waiting | Prediction, outcome: Outcome, label_time_ms: int, source: str) -> Example:
     return Example(
         name,
         event.key,

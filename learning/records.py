@@ -17,7 +17,8 @@ Outcome = bool | float | str
 Value = float | dict[str, float]
 
 
-class Prediction(msgspec.Struct, frozen=True):
+# `gc=False`: they hold numbers and texts, so no cycle can go through them, and each event makes one of each.
+class Prediction(msgspec.Struct, frozen=True, gc=False):
     """One prediction, with everything needed to make it again.
 
     Attributes:
@@ -39,7 +40,7 @@ class Prediction(msgspec.Struct, frozen=True):
     schema: str
 
 
-class Example(msgspec.Struct, frozen=True, tag="example"):
+class Example(msgspec.Struct, frozen=True, tag="example", gc=False):
     """A resolved prediction: what the model learns from. `source` says where the outcome came from."""
 
     id: str
@@ -54,7 +55,7 @@ class Example(msgspec.Struct, frozen=True, tag="example"):
     source: str
 
 
-class Correction(msgspec.Struct, frozen=True, tag="correction"):
+class Correction(msgspec.Struct, frozen=True, tag="correction", gc=False):
     """An outcome that changed after it was learned. Models pass over it; whoever reads the log may not."""
 
     id: str
@@ -137,7 +138,10 @@ def decode_log(data: bytes) -> LogRecord:
     Traceback (most recent call last):
     msgspec.DecodeError: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte
     """
-    return decoded(_LOG, data)
+    try:
+        return _LOG.decode(data)
+    except (UnicodeDecodeError, RecursionError) as exc:
+        raise msgspec.DecodeError(str(exc)) from exc
 
 
 def decoded(decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipelines.definition import Pipeline
 
 
-class Scored(msgspec.Struct, frozen=True):
+class Scored(msgspec.Struct, frozen=True, gc=False):
     """A prediction was made.
 
     Attributes:

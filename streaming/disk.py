@@ -15,10 +15,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from streaming.cache import MISSING, Cache
-from streaming.state import Changelog, Partition, Span
+from streaming.state import GONE, Changelog, Partition, Span
 from streaming.stores import Batch, Store
 from streaming.unit import Output
 
@@ -28,7 +28,6 @@ DueOf = Callable[[str, bytes], tuple[int, int] | None]
 """The kind of queue and the due time of an entry, from its key and value alone; None for one in no queue."""
 
 VALUE, QUEUE = b"v", b"q"
-GONE: Final = object()
 READ_AHEAD = 256  # keys of a queue that are read at once
 _PLACE = struct.Struct(">cBQ")  # due times are signed; with the first bit turned over they sort as bytes
 _SIGN = 1 << 63

@@ -5,7 +5,7 @@ Values are only ever re-assigned by their writers; that assignment is what marks
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from streaming.unit import Output
 
 V = TypeVar("V")
+GONE: Final = object()  # what a removed key has changed to
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -94,28 +95,31 @@ class StatePartition(dict[str, V], Partition[V], Generic[V]):
         self.topic = topic
         self._load = load
         self._dump = dump
-        self._dirty: dict[str, None] = {}  # ordered, so that a changelog is the same for the same input
+        # What was assigned last to each changed key, in the order of first changes: so the changelog is the same for
+        # the same input.
+        self._changed: dict[str, Any] = {}
 
     def __setitem__(self, key: str, value: V) -> None:
         dict.__setitem__(self, key, value)  # an event does it several times, and `super()` costs more than it
-        self._dirty[key] = None
+        self._changed[key] = value
 
     def __delitem__(self, key: str) -> None:
-        super().__delitem__(key)
-        self._dirty[key] = None
+        dict.__delitem__(self, key)
+        self._changed[key] = GONE
 
     def pop(self, key: str, *default: V) -> V:  # type: ignore[override]  # only the forms MutableMapping's users call
         """Remove the key and return its value, else the default."""
         if key in self:
-            self._dirty[key] = None
+            self._changed[key] = GONE
         return super().pop(key, *default)
 
     def take_changes(self) -> "list[Output]":
         """The changelog records of the keys changed since the last call; a removed key is a tombstone."""
         from streaming.unit import Output  # noqa: PLC0415  # unit imports state
 
-        changes = [Output(key.encode(), self._dump(self[key]) if key in self else None) for key in self._dirty]
-        self._dirty = {}
+        dump, changed = self._dump, self._changed.items()
+        changes = [Output(key.encode(), None if value is GONE else dump(value)) for key, value in changed]
+        self._changed = {}
         return changes
 
     def restore(self, key: bytes, value: bytes | None) -> None:

@@ -50,6 +50,10 @@ class TinyStream:
         self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(struct).decode
         self.encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
+    def parts_of(self, obj: Any) -> tuple[str, str | None, int]:
+        """Key, id and time."""
+        return self.key_of(obj), self.id_of(obj), self.time_of(obj)
+
     def key_of(self, obj: Any) -> str:
         """The key."""
         return str(obj.key)

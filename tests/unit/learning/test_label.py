@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from learning.label import LATEST, WATERMARKS, PendingLabels, Resolution
+from learning.label import LATEST, WATERMARKS, HeapQueue, PendingLabels, Resolution
 from learning.records import Correction, Example, Prediction
 
 HOUR = 3_600_000
@@ -176,3 +179,47 @@ def test_watermarks_survive() -> None:
     join.resolve("x", "k", True, 3)
     again = pending(entries)
     assert (again.event_ms, again.label_ms) == (5, 3)
+
+
+def body(entry: bytes) -> Any:
+    return msgspec.msgpack.decode(entry[10:])
+
+
+@pytest.mark.parametrize(("corrected", "kept"), [("log", [0.0, 0, [], ""]), ("learn", [0.25, 7, [1.0, 2.0], "s"])])
+def test_entries_are_written_as_layout_1_has_them(corrected: str, kept: list[Any]) -> None:
+    """What a worker of an earlier version has written is read by this one, and the other way round."""
+    entries: dict[str, bytes] = {}
+    join = pending(entries, corrected=corrected)
+    join.open(prediction(time_ms=5))
+    assert entries["a"][:10] == b"\x01w" + (HOUR + 5).to_bytes(8, "little")
+    assert body(entries["a"]) == ["k", 5, 0.25, 7, [1.0, 2.0], "s"]
+    assert msgspec.msgpack.decode(entries[WATERMARKS]) == [5, -(1 << 62)]
+    join.resolve("a", "k", True, 9)
+    assert entries["a"][:10] == b"\x01r" + (HOUR + 9).to_bytes(8, "little")
+    assert body(entries["a"]) == [True, ["k", 5, *kept]]
+    assert msgspec.msgpack.decode(entries[WATERMARKS]) == [5, 9]
+    join.resolve("b", "k", False, 9)
+    assert body(entries["b"]) == ["k", 9, False]
+
+
+ITEMS = st.tuples(st.integers(0, 9), st.sampled_from("abc"))
+
+
+@given(st.lists(ITEMS), st.lists(ITEMS | st.integers(0, 11), max_size=60))
+def test_a_queue_gives_what_a_sorted_list_gives(first: list[tuple[int, str]], moves: list[Any]) -> None:
+    queue, left = HeapQueue(first), sorted(first)
+    for move in [*moves, 11]:
+        if isinstance(move, tuple):
+            queue.push(move)
+            left = sorted([*left, move])
+        else:
+            assert list(queue.due(move)) == [item for item in left if item[0] < move]
+            left = [item for item in left if item[0] >= move]
+            assert len(queue) == len(left)
+
+
+def test_a_queue_keeps_what_was_due_and_not_asked_for() -> None:
+    queue = HeapQueue([(1, "a"), (3, "c")])
+    queue.push((2, "b"))
+    assert [next(queue.due(9)) for _ in range(2)] == [(1, "a"), (2, "b")]
+    assert list(queue.due(9)) == [(3, "c")]

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from river import anomaly, linear_model, naive_bayes, preprocessing, tree
 
-from learning.learn import Learner, ModelError
+from learning.learn import LARGEST, Learner, ModelError, unfit
 from learning.records import Control, Correction, Example, LogRecord, Outcome
 from pipelines.models import learning_rate_of
 from tests.doubles import FixedModel, FixedProbabilities, TinyFeatures, logistic, tiny_pipeline
@@ -414,3 +414,20 @@ def test_boosted_model_is_river_s_own_with_that_rate() -> None:
     ours = following(*examples(1, 2, 0), boost(4.0, 3), *examples(2, 3, 0, 1))
     assert ours.predict(X) == theirs.predict_proba_one(dict(zip(TinyFeatures.names, X, strict=True)))[True]
     assert ours.predict(X) != following(*examples(1, 2, 0, 2, 3, 0, 1)).predict(X)
+
+
+@pytest.mark.parametrize("width", [1, 2, 30])
+@pytest.mark.parametrize("worst", [LARGEST, -LARGEST, LARGEST / 2, 1e100, 0.0, -0.0, 5e-324])
+def test_an_example_fits_up_to_the_largest_number_and_with_it_in_every_place(worst: float, width: int) -> None:
+    assert unfit("binary", width, example(features=[worst] * width)) is None
+
+
+@pytest.mark.parametrize("place", [0, 1, 29])
+@pytest.mark.parametrize(
+    "wrong", [math.nextafter(LARGEST, math.inf), -1.1 * LARGEST, 1e200, math.inf, -math.inf, math.nan]
+)
+def test_one_number_beyond_the_largest_is_found_in_any_place(wrong: float, place: int) -> None:
+    features = [1.0] * 30
+    features[place] = wrong
+    said = unfit("binary", 30, example(features=features))
+    assert said == f"got feature {wrong!r}, expected a number within +-1e+120"

@@ -213,6 +213,7 @@ def test_key_is_text_and_survives_the_wire(kind: Any, value: Any, text: str) -> 
     stream = Stream(event(annotations={"user": kind}))
     message = stream.struct(user=value, at=datetime(2024, 1, 1, tzinfo=UTC), price=0.0)
     assert stream.key_of(message) == text
+    assert stream.parts_of(message) == (text, None, stream.time_of(message))
     assert stream.decode(stream.encode(message)) == message
     assert stream.id_of(message) is None
 
@@ -221,15 +222,18 @@ def test_key_is_text_and_survives_the_wire(kind: Any, value: Any, text: str) -> 
 def test_key_that_names_no_entity_is_refused(key: str) -> None:
     stream = Stream(event())
     message = stream.struct(user=key, at=datetime(2024, 1, 1, tzinfo=UTC), price=0.0)
-    with pytest.raises(ValueError, match="field user is"):
-        stream.key_of(message)
+    for read in (stream.key_of, stream.parts_of):
+        with pytest.raises(ValueError, match="field user is"):
+            read(message)
 
 
 def test_event_may_lack_its_id() -> None:
     stream = Stream(event(annotations={"name": str | None}, id="name"))
     text = '{"user": "u", "at": "2024-01-01T00:00:00Z", "price": 1, "name": %s}'
-    assert stream.id_of(stream.decode((text % "null").encode())) is None
-    assert stream.id_of(stream.decode((text % '"n"').encode())) == "n"
+    for written, name in (("null", None), ('"n"', "n")):
+        message = stream.decode((text % written).encode())
+        assert stream.id_of(message) == name
+        assert stream.parts_of(message) == ("u", name, 1_704_067_200_000)
 
 
 @pytest.mark.parametrize(

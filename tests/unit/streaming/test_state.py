@@ -1,5 +1,6 @@
 """Keyed state and its changelog form: what is restored is what was there."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,3 +51,22 @@ def test_a_key_written_and_removed_between_cuts_leaves_a_tombstone() -> None:
     part["a"] = b"1"
     del part["a"]
     assert [(c.key, c.value) for c in part.take_changes()] == [(b"a", None)]
+
+
+def test_a_key_is_written_as_it_was_assigned_last_and_where_it_changed_first() -> None:
+    part = partition()
+    part["a"] = b"1"
+    part["b"] = b"2"
+    del part["a"]
+    part["a"] = b"3"
+    part.pop("b")
+    assert [(c.key, c.value) for c in part.take_changes()] == [(b"a", b"3"), (b"b", None)]
+
+
+def test_changes_that_cannot_be_written_are_not_forgotten() -> None:
+    part = StatePartition[str]("t", load=lambda _, data: data.decode(), dump=str.encode)
+    part["a"] = "\ud800"
+    with pytest.raises(UnicodeEncodeError):
+        part.take_changes()
+    part["a"] = "b"
+    assert [(c.key, c.value) for c in part.take_changes()] == [(b"a", b"b")]
