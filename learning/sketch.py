@@ -11,10 +11,11 @@ same reason. Up to `MAX_CATEGORIES` different ones, all are counted.
 """
 
 import math
+import struct
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ _BITS = 6  # of the mantissa: 64 bins in each power of two
 _SHIFT = 52 - _BITS
 _ZERO = (1023 - 40) << _BITS  # bins below this one are zero
 _MAGNITUDE = 0x7FFF_FFFF_FFFF_FFFF
+_AS_BITS, _AS_DOUBLE = struct.Struct("<q"), struct.Struct("<d")
+_FAR = 1 << 20  # more than there are bins above zero
 _LARGEST = 1.7e308
 
 
@@ -42,7 +45,9 @@ def bin_of(value: float, level: int = 0) -> int:
     >>> bin_of(0.0), bin_of(1.0), bin_of(1.01), bin_of(-1.0), bin_of(1.0, level=3)
     (0, 2561, 2561, -2561, 321)
     """
-    return int(_collapsed(_bins(np.array([value], dtype=np.float64)), level)[0])
+    (bits,) = _AS_BITS.unpack(_AS_DOUBLE.pack(value))
+    number = max(((bits & _MAGNITUDE) >> _SHIFT) - (_ZERO - 1), 0)
+    return ((number - 1) >> level) + 1 if value >= 0.0 and number else -number >> level
 
 
 def edges(number: int, level: int) -> tuple[float, float]:
@@ -90,7 +95,7 @@ def add(into: Sketch, other: Sketch) -> None:
         for number, n in theirs.items():
             bins[number] = bins.get(number, 0) + n
         while len(bins) > MAX_BINS:
-            level, bins = level + 1, _halved(bins)
+            level, bins = level + 1, _raised(bins, 1)
         into.level, into.bins = level, bins
     into.n += other.n
     into.missing += other.missing
@@ -110,10 +115,8 @@ def copy_of(sketch: Sketch) -> Sketch:
 
 def at_level(sketch: Sketch, level: int) -> dict[int, int]:
     """Its bins as they are at a level that is no lower than its own."""
-    bins = dict(sketch.bins)
-    for _ in range(level - sketch.level):
-        bins = _halved(bins)
-    return bins
+    up = level - sketch.level
+    return _raised(sketch.bins, up) if up else dict(sketch.bins)
 
 
 def mean(sketch: Sketch) -> float:
@@ -139,6 +142,8 @@ def share_outside(now: Sketch, reference: Sketch) -> float:
     """Share of values that lie beyond the bins of the reference's smallest and largest value."""
     if not now.n or not reference.n:
         return 0.0
+    if reference.low <= now.low and now.high <= reference.high:
+        return 0.0
     low, high = bin_of(reference.low, now.level), bin_of(reference.high, now.level)
     return sum(n for number, n in now.bins.items() if not low <= number <= high) / now.n
 
@@ -148,7 +153,9 @@ def categories(values: Iterable[Any]) -> Categories:
     counts: dict[str, int] = {}
     missing = 0
     for value, n in Counter(values).items():
-        if value is None:
+        if value.__class__ is str and len(value) <= MAX_TEXT and value.isascii():  # its own name, as most are
+            counts[value] = counts.get(value, 0) + n
+        elif value is None:
             missing += n
         else:
             text = _cut(text_of(value))
@@ -255,20 +262,13 @@ def _bins(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
     return signed
 
 
-def _collapsed(numbers: npt.NDArray[np.int32], level: int) -> npt.NDArray[np.int32]:
-    if not level:
-        return numbers
-    # A bin m of level 0 is bin ((m - 1) >> level) + 1 of a higher one, which leaves zero where it is.
-    signed: npt.NDArray[np.int32] = np.sign(numbers) * (((np.abs(numbers) - 1) >> level) + 1)
-    return signed
-
-
-def _halved(bins: Mapping[int, int]) -> dict[int, int]:
-    halved: dict[int, int] = {}
+def _raised(bins: Mapping[int, int], up: int) -> dict[int, int]:
+    """The bins of so many levels above: a bin m above zero is ((m - 1) >> up) + 1 there, one below m >> up."""
+    raised: dict[int, int] = {}
     for number, n in bins.items():
-        up = (number + 1) >> 1 if number > 0 else -((1 - number) >> 1) if number else 0
-        halved[up] = halved.get(up, 0) + n
-    return halved
+        higher = ((number - 1) >> up) + 1 if number > 0 else number >> up
+        raised[higher] = raised.get(higher, 0) + n
+    return raised
 
 
 def _lowest(first: int) -> float:
@@ -285,17 +285,15 @@ def _full(columns: npt.NDArray[np.float64]) -> list[Sketch]:
     with np.errstate(over="ignore"):
         totals = columns.sum(axis=1).tolist()
     numbers = np.sort(_bins(columns), axis=1)
-    levels = np.zeros(len(numbers), dtype=np.int64)
-    over = np.flatnonzero(_distinct(numbers) > MAX_BINS)
-    while over.size:
-        levels[over] += 1
-        # (m - 1 >> 1) + 1 == m + 1 >> 1, and zero stays zero; neighbours merge, so the order stays
-        halves = numbers[over]
-        numbers[over] = np.sign(halves) * ((np.abs(halves) + 1) >> 1)
-        over = over[_distinct(numbers[over]) > MAX_BINS]
-    n = numbers.shape[1]
     first = np.ones(numbers.shape, dtype=bool)  # of a run of equal ones
     np.not_equal(numbers[:, 1:], numbers[:, :-1], out=first[:, 1:])
+    levels = np.zeros(len(numbers), dtype=np.int64)
+    over = np.flatnonzero(first.sum(axis=1) > MAX_BINS)
+    if over.size:
+        rows, levels[over] = _fitted(numbers[over])
+        numbers[over] = rows
+        first[over, 1:] = rows[:, 1:] != rows[:, :-1]
+    n = numbers.shape[1]
     starts = np.flatnonzero(first)
     values = numbers.ravel()[starts].tolist()
     counts = np.diff(starts, append=numbers.size).tolist()
@@ -308,10 +306,19 @@ def _full(columns: npt.NDArray[np.float64]) -> list[Sketch]:
     return made
 
 
-def _distinct(rows: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """How many different numbers each sorted row has."""
-    changes: npt.NDArray[np.int64] = (rows[:, 1:] != rows[:, :-1]).sum(axis=1)
-    return changes + 1
+def _fitted(rows: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Sorted rows of bins at the least levels at which they are no more than `MAX_BINS`, and these levels.
+
+    Neighbours are one bin from that level on at which the highest bit in which they differ is shifted out. So as many
+    bins as fit are parted by the largest such differences, and the largest of the rest says how far to shift.
+    """
+    above = rows > 0
+    places = np.where(above, rows + (_FAR - 1), rows)  # bins that never merge, as zero and 1, differ in a higher bit
+    differences = (places[:, 1:] ^ places[:, :-1]).view(np.uint32)
+    rest = np.partition(differences, -MAX_BINS, axis=1)[:, -MAX_BINS]
+    levels = np.frexp(rest.astype(np.float64))[1].astype(np.int64)  # how many bits it has
+    up = levels.astype(np.int32)[:, None]
+    return np.where(above, ((rows - 1) >> up) + 1, rows >> up), levels
 
 
 def _with_missing(sketch: Sketch, missing: int) -> Sketch:
@@ -324,7 +331,7 @@ def _clipped(total: float) -> float:
     return min(max(total, -_LARGEST), _LARGEST) if total == total else 0.0  # noqa: PLR0124  # NaN: inf - inf
 
 
-def numbers_of(values: list[Any]) -> npt.NDArray[np.float64]:
+def numbers_of(values: Sequence[Any]) -> npt.NDArray[np.float64]:
     """The values as doubles; None and integers too large for one become NaN."""
     try:
         return np.array(values, dtype=np.float64)  # takes None as NaN
