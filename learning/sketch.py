@@ -16,7 +16,8 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,10 @@ _SHIFT = 52 - _BITS
 _ZERO = (1023 - 40) << _BITS  # bins below this one are zero
 _MAGNITUDE = 0x7FFF_FFFF_FFFF_FFFF
 _AS_BITS, _AS_DOUBLE = struct.Struct("<q"), struct.Struct("<d")
-_FAR = 1 << 20  # more than there are bins above zero
+_WIDTH = 1 << 19  # more than there are bins below and above zero, and missing values
+_MISSING = (1 << 18) - 1  # in place of a bin, behind the last
+_FAR = 1 << 20
+_NEW = 32  # bits, where a sketch begins
 _LARGEST = 1.7e308
 
 
@@ -70,17 +74,39 @@ def sketch(values: Iterable[Any]) -> Sketch:
 
 def sketches(matrix: npt.NDArray[np.float64]) -> list[Sketch]:
     """One sketch for each column of a matrix of shape (values, columns)."""
-    columns = np.ascontiguousarray(matrix.T, dtype=np.float64)
+    return sketches_of_parts(np.ascontiguousarray(matrix.T, dtype=np.float64), [0])[0]
+
+
+def sketches_of_parts(columns: npt.NDArray[np.float64], starts: Sequence[int]) -> list[list[Sketch]]:
+    """For each part of a matrix of shape (columns, values) one sketch for each column, all in one go.
+
+    Args:
+        columns: the matrix, in C order; of fewer than 2**31 values, in fewer than 2**12 parts.
+        starts: where each part begins, ascending from 0; none is empty unless the matrix is.
+    """
     count, n = columns.shape
     if not n:
-        return [Sketch() for _ in range(count)]
+        return [[Sketch() for _ in range(count)] for _ in starts]
+    missing = np.zeros((count, len(starts)), dtype=np.int64)
     finite = np.isfinite(columns)
-    if finite.all():
-        return _full(columns)
-    return [
-        _with_missing(_full(column[kept].reshape(1, -1))[0] if kept.any() else Sketch(), n - int(kept.sum()))
-        for column, kept in zip(columns, finite, strict=True)
-    ]
+    whole = bool(finite.all())
+    numbers = _bins(columns if whole else np.where(finite, columns, 0.0))
+    if not whole:
+        numbers[~finite] = _MISSING
+        missing = np.add.reduceat(~finite, starts, axis=1, dtype=np.int64)
+    runs = _runs(numbers, np.array(starts))
+    ranges = [_range(columns[:, first:last], whole) for first, last in pairwise((*starts, n))]
+    sizes = np.diff(starts, append=n)
+    made: list[list[Sketch]] = [[] for _ in starts]
+    each = zip(missing.tolist(), (sizes - missing).tolist(), runs.levels, runs.ends, strict=True)
+    first = 0
+    for column, (lost, kept, levels, ends) in enumerate(each):
+        for part, last in enumerate(ends):
+            low, high, total = (side[column] for side in ranges[part])
+            bins = dict(zip(runs.bins[first:last], runs.counts[first:last], strict=True))
+            made[part].append(Sketch(kept[part], lost[part], total, low, high, bins, levels[part]))
+            first = last
+    return made
 
 
 def add(into: Sketch, other: Sketch) -> None:
@@ -279,51 +305,74 @@ def _lowest(first: int) -> float:
     return math.ldexp(1.0 + mantissa / (1 << _BITS), exponent - 40)
 
 
-def _full(columns: npt.NDArray[np.float64]) -> list[Sketch]:
-    """Sketches of rows without missing values."""
-    lows, highs = columns.min(axis=1).tolist(), columns.max(axis=1).tolist()
+class _Runs(NamedTuple):
+    """Bins and counts of many sketches behind one another, columns first and parts within.
+
+    Attributes:
+        bins: their numbers, ascending in each sketch.
+        counts: how many values lie in each.
+        levels: of each sketch, by column and part.
+        ends: where the bins of each end.
+    """
+
+    bins: list[int]
+    counts: list[int]
+    levels: list[list[int]]
+    ends: list[list[int]]
+
+
+def _runs(numbers: npt.NDArray[np.int32], starts: npt.NDArray[np.int64]) -> _Runs:
+    """Bins of level 0, of shape (columns, values), at the least levels at which no more than `MAX_BINS` are left.
+
+    Two neighbours are one bin from that level on at which the highest bit in which they differ is shifted out. So it is
+    enough to know, for each pair of them, which one that is.
+    """
+    count, n = numbers.shape
+    parts = len(starts)
+    numbers += np.repeat(np.arange(parts, dtype=np.int32) * _WIDTH, np.diff(starts, append=n))
+    numbers.sort(axis=1)  # parts stay apart
+    flat = numbers.ravel()
+    first = np.ones(flat.size, dtype=bool)  # of equal ones
+    np.not_equal(flat[1:], flat[:-1], out=first[1:])
+    first[::n] = True
+    places = np.flatnonzero(first)
+    counts = np.diff(places, append=flat.size)
+    part = (flat[places] + _WIDTH // 2) // _WIDTH
+    bins = flat[places] - part * _WIDTH
+    row = places // n * parts + part
+    if (lost := bins == _MISSING).any():
+        bins, counts, row = bins[~lost], counts[~lost], row[~lost]
+    above = bins > 0
+    lifted = np.where(above, bins + (_FAR - 1), bins)  # zero and 1, which never merge, differ in a bit of their own
+    bits = np.full(bins.size, _NEW, dtype=np.int64)
+    bits[1:] = np.frexp((lifted[1:] ^ lifted[:-1]).view(np.uint32).astype(np.float64))[1]
+    bits[1:][row[1:] != row[:-1]] = _NEW
+    rows = count * parts
+    by_bits = np.bincount(row * (_NEW + 1) + bits, minlength=rows * (_NEW + 1)).reshape(rows, _NEW + 1)
+    left = by_bits[:, :0:-1].cumsum(axis=1)[:, ::-1]  # how many bins there are at each level
+    levels = (left > MAX_BINS).sum(axis=1)
+    up = levels[row]
+    kept = np.flatnonzero(bits > up)
+    raised = np.where(above, ((bins - 1) >> up) + 1, bins >> up)[kept]
+    ends = np.cumsum(left[np.arange(rows), levels])
+    return _Runs(
+        raised.tolist(),
+        np.add.reduceat(counts, kept).tolist() if kept.size else [],
+        levels.reshape(count, parts).tolist(),
+        ends.reshape(count, parts).tolist(),
+    )
+
+
+def _range(columns: npt.NDArray[np.float64], whole: bool) -> tuple[list[float], list[float], list[float]]:
+    """Smallest and largest value and sum of each row, of the finite values; 0.0 where there is none."""
+    if not whole:
+        rows = (column[np.isfinite(column)] for column in columns)
+        found = [_range(row.reshape(1, -1), whole=True) if row.size else ([0.0], [0.0], [0.0]) for row in rows]
+        lows, highs, totals = ([side[0] for side in sides] for sides in zip(*found, strict=True))
+        return lows, highs, totals
     with np.errstate(over="ignore"):
         totals = columns.sum(axis=1).tolist()
-    numbers = np.sort(_bins(columns), axis=1)
-    first = np.ones(numbers.shape, dtype=bool)  # of a run of equal ones
-    np.not_equal(numbers[:, 1:], numbers[:, :-1], out=first[:, 1:])
-    levels = np.zeros(len(numbers), dtype=np.int64)
-    over = np.flatnonzero(first.sum(axis=1) > MAX_BINS)
-    if over.size:
-        rows, levels[over] = _fitted(numbers[over])
-        numbers[over] = rows
-        first[over, 1:] = rows[:, 1:] != rows[:, :-1]
-    n = numbers.shape[1]
-    starts = np.flatnonzero(first)
-    values = numbers.ravel()[starts].tolist()
-    counts = np.diff(starts, append=numbers.size).tolist()
-    made, start = [], 0
-    ends = np.cumsum(first.sum(axis=1)).tolist()
-    for end, level, total, low, high in zip(ends, levels.tolist(), totals, lows, highs, strict=True):
-        bins = dict(zip(values[start:end], counts[start:end], strict=True))
-        made.append(Sketch(n, 0, _clipped(total), low, high, bins, level))
-        start = end
-    return made
-
-
-def _fitted(rows: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Sorted rows of bins at the least levels at which they are no more than `MAX_BINS`, and these levels.
-
-    Neighbours are one bin from that level on at which the highest bit in which they differ is shifted out. So as many
-    bins as fit are parted by the largest such differences, and the largest of the rest says how far to shift.
-    """
-    above = rows > 0
-    places = np.where(above, rows + (_FAR - 1), rows)  # bins that never merge, as zero and 1, differ in a higher bit
-    differences = (places[:, 1:] ^ places[:, :-1]).view(np.uint32)
-    rest = np.partition(differences, -MAX_BINS, axis=1)[:, -MAX_BINS]
-    levels = np.frexp(rest.astype(np.float64))[1].astype(np.int64)  # how many bits it has
-    up = levels.astype(np.int32)[:, None]
-    return np.where(above, ((rows - 1) >> up) + 1, rows >> up), levels
-
-
-def _with_missing(sketch: Sketch, missing: int) -> Sketch:
-    sketch.missing = missing
-    return sketch
+    return columns.min(axis=1).tolist(), columns.max(axis=1).tolist(), list(map(_clipped, totals))
 
 
 def _clipped(total: float) -> float:

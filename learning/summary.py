@@ -1,8 +1,9 @@
-"""What one unit tells about what went through it: gathered per event, summed up a thousand at a time.
+"""What one unit tells about what went through it: gathered per event, summed up some thousands at a time.
 
     score, label --call per record--> Collector --take, at each cut of the unit--> Summary records
 
-Per event it only keeps a reference; everything is binned column by column when a thousand are there or the unit is cut.
+Per event it only keeps a reference. When some thousands are there or the unit is cut, they are all binned at once, column
+by column, whatever the number of summaries: what NumPy costs a call is then shared by all of them.
 """
 
 from collections import Counter
@@ -12,11 +13,12 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from msgspec.structs import astuple, replace
 
 from learning.records import Prediction, Value
-from learning.reports import Summary
-from learning.sketch import categories, numbers_of, sketches
+from learning.reports import Sketch, Summary
+from learning.sketch import categories, numbers_of, sketches_of_parts
 from pipelines.streams import annotations_of, kinds_of
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 MOST = 1_000
 """Events that one summary is about at most."""
+GATHERED = 4 * MOST
+"""Events that are kept at most until they are summed up."""
 FEW = 100
 """Events from which on a summary ends where another day of event time begins, so that windows are whole days."""
 DAY_MS = 86_400_000
@@ -78,6 +82,8 @@ class Collector:
         self._predictions: list[Prediction] = []
         self._events: list[Any] = []
         self._day_ends = 0
+        self._starts = [0]
+        self._full_at = MOST
         self._parts: list[Summary] = []
         self._labels: Counter[str] = Counter()
         self._dead_letters: Counter[str] = Counter()
@@ -88,10 +94,8 @@ class Collector:
     def prediction(self, prediction: Prediction, event: Any, *, late: bool = False) -> None:
         """An event was scored; `late` where some window could not count it any more."""
         time_ms, gathered = prediction.time_ms, len(self._events)
-        if gathered >= MOST or (time_ms >= self._day_ends and gathered >= FEW):
-            self._sum_up()
-        if time_ms >= self._day_ends:
-            self._day_ends = (time_ms // self._cycle + 1) * self._cycle
+        if time_ms >= self._day_ends or gathered >= self._full_at:
+            self._turn(time_ms, gathered)
         self._predictions.append(prediction)
         self._events.append(event)
         if late:
@@ -143,39 +147,63 @@ class Collector:
         self._duplicates = self._late = 0
         return made
 
+    def _turn(self, time_ms: int, gathered: int) -> None:
+        """Before an event of a new day, or after so many: end the summary, unless it would be a small one."""
+        if gathered - self._starts[-1] >= (MOST if time_ms < self._day_ends else FEW):
+            if gathered >= GATHERED:
+                self._sum_up()
+            else:
+                self._starts.append(gathered)
+            self._full_at = self._starts[-1] + MOST
+        if time_ms >= self._day_ends:
+            self._day_ends = (time_ms // self._cycle + 1) * self._cycle
+
     def _sum_up(self) -> None:
-        predictions, events = self._predictions, self._events
-        self._predictions, self._events = [], []
-        times = [prediction.time_ms for prediction in predictions]
-        tile = self._tile
-        tiles = Counter([time_ms // tile for time_ms in times])
+        """Make summaries of all that is gathered."""
+        predictions, events, starts = self._predictions, self._events, self._starts
+        self._predictions, self._events, self._starts, self._full_at = [], [], [0], MOST
         fields = list(zip(*map(astuple, events), strict=True))
-        pack, n = Struct(f"{self._width}d").pack, len(events)  # a third of what NumPy takes to read lists of lists
+        made = sketches_of_parts(self._columns(predictions, fields), starts)
+        for sketches, first, last in zip(made, starts, (*starts[1:], len(events)), strict=True):
+            self._parts.append(self._summary(predictions[first:last], fields, first, last, sketches))
+
+    def _columns(self, predictions: list[Prediction], fields: list[tuple[Any, ...]]) -> npt.NDArray[np.float64]:
+        """All numbers that are watched, of shape (numbers, events)."""
+        width, n = self._width, len(predictions)
+        pack = Struct(f"{width}d").pack  # a third of what NumPy takes to read lists of lists
         vectors = np.frombuffer(b"".join([pack(*prediction.features) for prediction in predictions]), dtype=np.float64)
-        columns = np.vstack(
-            [
-                vectors.reshape(n, self._width).T,
-                np.array([signal_of(prediction.prediction) for prediction in predictions], dtype=np.float64),
-                *(numbers_of(fields[place]) for _, place in self._numbers),
-            ]
-        )
-        made = sketches(columns.T)
-        width = self._width
-        self._parts.append(
-            Summary(
-                self.partition,
-                self.worker,
-                0,
-                events=n,
-                since_ms=min(times),
-                until_ms=max(times),
-                version=max([prediction.version for prediction in predictions]),
-                cohorts={number * tile: tiles[number] for number in sorted(tiles)},
-                features=made[:width],
-                prediction=made[width],
-                numbers=dict(zip((name for name, _ in self._numbers), made[width + 1 :], strict=True)),
-                categories={name: categories(fields[place]) for name, place in self._categories},
-            )
+        columns = np.empty((width + 1 + len(self._numbers), n))
+        columns[:width] = vectors.reshape(n, width).T
+        columns[width] = [signal_of(prediction.prediction) for prediction in predictions]
+        for row, (_, place) in enumerate(self._numbers, width + 1):
+            columns[row] = numbers_of(fields[place])
+        return columns
+
+    def _summary(
+        self,
+        predictions: list[Prediction],
+        fields: list[tuple[Any, ...]],
+        first: int,
+        last: int,
+        sketches: list[Sketch],
+    ) -> Summary:
+        """Of one part: these predictions, the events' fields from `first` to `last`, a sketch for each number."""
+        width, tile = self._width, self._tile
+        times = [prediction.time_ms for prediction in predictions]
+        tiles = Counter([time_ms // tile for time_ms in times])
+        return Summary(
+            self.partition,
+            self.worker,
+            0,
+            events=last - first,
+            since_ms=min(times),
+            until_ms=max(times),
+            version=max([prediction.version for prediction in predictions]),
+            cohorts={number * tile: tiles[number] for number in sorted(tiles)},
+            features=sketches[:width],
+            prediction=sketches[width],
+            numbers=dict(zip((name for name, _ in self._numbers), sketches[width + 1 :], strict=True)),
+            categories={name: categories(fields[place][first:last]) for name, place in self._categories},
         )
 
 
