@@ -16,7 +16,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ MAX_CATEGORIES = 64
 MAX_TEXT = 80  # characters of a category that are kept
 TAILS = (0.01, *(i / 10 for i in range(1, 10)), 0.99)
 """Shares of the reference at which `psi` parts the line: the usual tenths, and both ends, where faults show first."""
+_TAILS = np.array(TAILS)
 
 _BITS = 6  # of the mantissa: 64 bins in each power of two
 _SHIFT = 52 - _BITS
@@ -202,9 +203,17 @@ def add_categories(into: Categories, other: Categories) -> None:
 
 def merge_categories(a: Categories, b: Categories) -> Categories:
     """The summary of the values of both, which stay as they are."""
-    both = Categories(a.n, a.missing, dict(a.counts), a.others)
+    both = copy_of_categories(a)
     add_categories(both, b)
     return both
+
+
+Distances = tuple[float, float]
+
+
+def copy_of_categories(summary: Categories) -> Categories:
+    """Another one of the same values."""
+    return Categories(summary.n, summary.missing, dict(summary.counts), summary.others)
 
 
 def psi(now: Sketch | Categories, reference: Sketch | Categories) -> float:
@@ -224,7 +233,7 @@ def ks(now: Sketch | Categories, reference: Sketch | Categories) -> float:
     return distances(now, reference)[0]
 
 
-def distances(now: Sketch | Categories, reference: Sketch | Categories) -> tuple[float, float]:
+def distances(now: Sketch | Categories, reference: Sketch | Categories) -> Distances:
     """`ks` and `psi`, at the cost of one."""
     if not now.n or not reference.n:
         return 0.0, 0.0
@@ -233,6 +242,80 @@ def distances(now: Sketch | Categories, reference: Sketch | Categories) -> tuple
     if isinstance(now, Categories):
         return float(np.abs(differences).sum() / 2.0), _psi(p, q)
     return float(np.abs(np.cumsum(differences)).max()), _psi(*_grouped(p, q))
+
+
+def all_distances(pairs: Sequence[tuple[Sketch | Categories, Sketch | Categories]]) -> list[Distances]:
+    """`distances` of each pair, to the last bit; those of sketches all at once, as a survey of many signals needs them.
+
+    Args:
+        pairs: what is now, and its reference.
+    """
+    found = [(0.0, 0.0)] * len(pairs)
+    sketched: list[tuple[int, Sketch, Sketch]] = []
+    for place, (now, reference) in enumerate(pairs):
+        if isinstance(now, Sketch) and isinstance(reference, Sketch):
+            if now.n and reference.n:
+                sketched.append((place, now, reference))
+        else:
+            found[place] = distances(now, reference)
+    if sketched:
+        for (place, _, _), each in zip(sketched, _sketch_distances(sketched), strict=True):
+            found[place] = each
+    return found
+
+
+def _sketch_distances(pairs: Sequence[tuple[int, Sketch, Sketch]]) -> list[Distances]:
+    """Of sketches that are not empty. All their bins lie behind one another, each pair's together and ascending."""
+    rows = len(pairs)
+    of, bins, counts = _side([now for _, now, _ in pairs], pairs)
+    of_reference, reference_bins, reference_counts = _side([reference for _, _, reference in pairs], pairs)
+    places = np.concatenate((of * _WIDTH + bins, of_reference * _WIDTH + reference_bins))
+    found, place = np.unique(places, return_inverse=True)
+    p = np.bincount(place[: len(of)], weights=counts, minlength=len(found))
+    q = np.bincount(place[len(of) :], weights=reference_counts, minlength=len(found))
+    row = (found + _WIDTH // 2) // _WIDTH
+    starts = np.searchsorted(row, np.arange(rows))
+    ns = np.array([now.n for _, now, _ in pairs], dtype=np.float64)
+    reference_ns = np.array([reference.n for _, _, reference in pairs], dtype=np.float64)
+    lengths = np.diff(starts, append=len(row))
+    steps = np.zeros((rows, lengths.max()))
+    steps[row, np.arange(len(row)) - np.repeat(starts, lengths)] = p / ns[row] - q / reference_ns[row]
+    furthest = np.abs(np.cumsum(steps, axis=1)).max(axis=1)
+
+    # The groups of `_grouped`: what lies below a bin is counted within its pair.
+    to = np.cumsum(q)
+    to -= (to[starts] - q[starts])[row]
+    totals = np.add.reduceat(q, starts)
+    below = to - q
+    group = np.searchsorted(_TAILS, (below + q / 2.0) / totals[row])
+    group[to == 0.0] = len(TAILS) + 1
+    group[below == totals[row]] = len(TAILS) + 2
+    width = len(TAILS) + 3
+    group += row * width
+    there = np.bincount(group, minlength=rows * width) > 0
+    sizes = there.reshape(rows, width).sum(axis=1)
+    of_group = np.repeat(np.arange(rows), sizes)
+    ps, qs = (
+        (np.bincount(group, weights=side, minlength=rows * width)[there] + 0.5) / (total + 0.5 * sizes)[of_group]
+        for side, total in ((p, np.add.reduceat(p, starts)), (q, totals))
+    )
+    terms = (ps - qs) * np.log(ps / qs)
+    ends = np.cumsum(sizes).tolist()
+    indices = [float(terms[first:last].sum()) for first, last in pairwise((0, *ends))]
+    return list(zip(furthest.tolist(), indices, strict=True))
+
+
+def _side(
+    sketches: Sequence[Sketch], pairs: Sequence[tuple[int, Sketch, Sketch]]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """One side's bins, at the higher level of each pair: which pair they are of, their numbers and their counts."""
+    sizes = [len(sketch.bins) for sketch in sketches]
+    up = [max(now.level, reference.level) - sketch.level for sketch, (_, now, reference) in zip(sketches, pairs, strict=True)]
+    of = np.repeat(np.arange(len(sketches)), sizes)
+    bins = np.fromiter(chain.from_iterable([sketch.bins for sketch in sketches]), np.int64, len(of))
+    counts = np.fromiter(chain.from_iterable([sketch.bins.values() for sketch in sketches]), np.float64, len(of))
+    above = bins > 0
+    return of, ((bins - above) >> np.repeat(np.array(up), sizes)) + above, counts
 
 
 def _psi(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> float:
@@ -264,7 +347,7 @@ def aligned(now: Sketch | Categories, reference: Sketch | Categories) -> Pair:
 def _grouped(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> Pair:
     """Counts of both by the groups that `psi` is over, from counts by bins in ascending order."""
     below = np.cumsum(q) - q  # a bin belongs to the group in which its middle lies, so a tie is never parted
-    group = np.searchsorted(np.array(TAILS), (below + q / 2.0) / q.sum())
+    group = np.searchsorted(_TAILS, (below + q / 2.0) / q.sum())
     # Bins that the reference has not are no part of what lies beside them: they are two more groups, out of range.
     seen = np.flatnonzero(q)
     group[: seen[0]], group[seen[-1] + 1 :] = len(TAILS) + 1, len(TAILS) + 2

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from learning.alarms import DETECTOR, LEAST, Bet, Usual, alarm_threshold, new_bet
 from learning.health import Health, Pulse, Trouble
 from learning.reports import Alarm, AlarmKind, Categories, FieldReport, Measures, Sketch, Summary
-from learning.sketch import add, add_categories, distances, mean, share_outside
+from learning.sketch import add, add_categories, all_distances, copy_of, copy_of_categories, distances, mean, share_outside
 from learning.summary import DAY_MS, Fields
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Tile(msgspec.Struct, array_like=True):
         return self.categories[name] if name in self.categories else Sketch()
 
     def pour(self, other: "Tile") -> None:
-        """Add another, which is not to be used any more."""
+        """Add another, which stays as it is."""
         if other.events:
             self.since_ms = min(self.since_ms, other.since_ms) if self.events else other.since_ms
             self.until_ms = max(self.until_ms, other.until_ms)
@@ -75,12 +75,12 @@ class Tile(msgspec.Struct, array_like=True):
             if name in self.numbers:
                 add(self.numbers[name], sketch)
             else:
-                self.numbers[name] = sketch
+                self.numbers[name] = copy_of(sketch)
         for name, counts in other.categories.items():
             if name in self.categories:
                 add_categories(self.categories[name], counts)
             else:
-                self.categories[name] = counts
+                self.categories[name] = copy_of_categories(counts)
         for kind, n in other.labels.items():
             self.labels[kind] = self.labels.get(kind, 0) + n
 
@@ -231,7 +231,7 @@ class Survey:
             return self._state.fields
         so_far = Tile()
         for tile in (self._state.window, *self._state.open.values()):
-            so_far.pour(msgspec.msgpack.decode(msgspec.msgpack.encode(tile), type=Tile))
+            so_far.pour(tile)
         return list(self._reports(so_far, {}))
 
     def drift(self) -> Measures:
@@ -308,7 +308,7 @@ class Survey:
             {name: each for name, each in counts.items() if name in known and name not in self._numeric},
             dict(summary.labels),
         )
-        state.open.setdefault(day, Tile()).pour(msgspec.msgpack.decode(msgspec.msgpack.encode(tile), type=Tile))
+        state.open.setdefault(day, Tile()).pour(tile)
 
     def _note_lag(self, summary: Summary) -> None:
         """Whether the partition has events that are not read yet; one that has is waited for longer."""
@@ -339,14 +339,18 @@ class Survey:
             if not whole:
                 state.window = Tile()
                 continue
-            state.window.pour(tile)
+            if state.window.events:
+                state.window.pour(tile)
+            else:
+                state.window = tile
             if state.window.events >= LEAST_EVENTS:
                 window, state.window = state.window, Tile()
                 yield window
 
     def _judge(self, window: Tile, place: Place) -> list[Alarm]:
         state = self._state
-        measured = {name: distances(window.held(name), signal.now.reference) for name, signal in state.signals.items()}
+        pairs = [(window.held(name), signal.now.reference) for name, signal in state.signals.items()]
+        measured = dict(zip(state.signals, all_distances(pairs), strict=True))
         state.fields = list(self._reports(window, measured))
         if window.since_ms < state.first_ms + self._pipeline.feature_set.longest_ms:
             return []  # the profiles fill, so everything drifts, and nobody needs to be told
