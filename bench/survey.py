@@ -90,9 +90,7 @@ def gather(collectors: dict[int, Collector], chunk: list[Seen]) -> None:
 
 def report(survey: Survey) -> Report:
     """What a report asks of the survey."""
-    return Report(
-        flights.name, 0, coverage=survey.coverage({}), fields=survey.fields(), drift=survey.drift(), units={}
-    )
+    return Report(flights.name, 0, coverage=survey.coverage({}), fields=survey.fields(), drift=survey.drift(), units={})
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ and that is why a hundred features need no correction. docs/decisions/0014-alarm
 """
 
 import math
-from functools import cache
 from collections.abc import Sequence
+from functools import cache
 
 import msgspec
 

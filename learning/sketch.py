@@ -25,6 +25,9 @@ import numpy.typing as npt
 from learning.reports import Categories, Sketch
 from pipelines.streams import text_of
 
+Distances = tuple[float, float]
+Whole = npt.NDArray[np.int64]
+
 MAX_BINS = 64
 MAX_CATEGORIES = 64
 MAX_TEXT = 80  # characters of a category that are kept
@@ -50,7 +53,7 @@ def bin_of(value: float, level: int = 0) -> int:
     >>> bin_of(0.0), bin_of(1.0), bin_of(1.01), bin_of(-1.0), bin_of(1.0, level=3)
     (0, 2561, 2561, -2561, 321)
     """
-    (bits,) = _AS_BITS.unpack(_AS_DOUBLE.pack(value))
+    bits: int = _AS_BITS.unpack(_AS_DOUBLE.pack(value))[0]
     number = max(((bits & _MAGNITUDE) >> _SHIFT) - (_ZERO - 1), 0)
     return ((number - 1) >> level) + 1 if value >= 0.0 and number else -number >> level
 
@@ -98,24 +101,21 @@ def sketches_of_parts(columns: npt.NDArray[np.float64], starts: Sequence[int]) -
     runs = _runs(numbers, np.array(starts))
     ranges = [_range(columns[:, first:last], whole) for first, last in pairwise((*starts, n))]
     sizes = np.diff(starts, append=n)
+    lost, kept = missing.tolist(), (sizes - missing).tolist()
     made: list[list[Sketch]] = [[] for _ in starts]
-    each = zip(missing.tolist(), (sizes - missing).tolist(), runs.levels, runs.ends, strict=True)
     first = 0
-    for column, (lost, kept, levels, ends) in enumerate(each):
-        for part, last in enumerate(ends):
-            low, high, total = (side[column] for side in ranges[part])
-            bins = dict(zip(runs.bins[first:last], runs.counts[first:last], strict=True))
-            made[part].append(Sketch(kept[part], lost[part], total, low, high, bins, levels[part]))
-            first = last
+    for place, (level, last) in enumerate(zip(runs.levels, runs.ends, strict=True)):
+        column, part = divmod(place, len(starts))
+        low, high, total = (side[column] for side in ranges[part])
+        bins = dict(zip(runs.bins[first:last], runs.counts[first:last], strict=True))
+        made[part].append(Sketch(kept[column][part], lost[column][part], total, low, high, bins, level))
+        first = last
     return made
 
 
 def add(into: Sketch, other: Sketch) -> None:
     """Make the first the sketch of the values of both."""
     if other.n:
-        into.low = min(into.low, other.low) if into.n else other.low
-        into.high = max(into.high, other.high) if into.n else other.high
-        into.total = _clipped(into.total + other.total)
         level = max(into.level, other.level)
         bins = at_level(into, level) if into.level < level else into.bins
         theirs = at_level(other, level) if other.level < level else other.bins
@@ -124,8 +124,7 @@ def add(into: Sketch, other: Sketch) -> None:
         while len(bins) > MAX_BINS:
             level, bins = level + 1, _raised(bins, 1)
         into.level, into.bins = level, bins
-    into.n += other.n
-    into.missing += other.missing
+    _add_range(into, other)
 
 
 def merge(a: Sketch, b: Sketch) -> Sketch:
@@ -133,6 +132,26 @@ def merge(a: Sketch, b: Sketch) -> Sketch:
     both = copy_of(a)
     add(both, b)
     return both
+
+
+def merge_all(groups: Sequence[Sequence[Sketch]]) -> list[Sketch]:
+    """For each group the sketch of the values of all in it: what `merge` makes of them one by one, all at once."""
+    sketches = [sketch for group in groups for sketch in group]
+    rows = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    levels = np.array([max((sketch.level for sketch in group), default=0) for group in groups], dtype=np.int64)
+    of, bins, counts = _laid_out(sketches, rows, levels)
+    places, place = np.unique(of * _WIDTH + bins, return_inverse=True)
+    of = (places + _WIDTH // 2) // _WIDTH
+    totals = np.bincount(place, weights=counts, minlength=len(places)).astype(np.int64)
+    runs = _fitted(of, places - of * _WIDTH, totals, len(groups))
+    merged, first = [], 0
+    for group, level, up, last in zip(groups, levels.tolist(), runs.levels, runs.ends, strict=True):
+        both = Sketch(bins=dict(zip(runs.bins[first:last], runs.counts[first:last], strict=True)), level=level + up)
+        for each in group:
+            _add_range(both, each)
+        merged.append(both)
+        first = last
+    return merged
 
 
 def copy_of(sketch: Sketch) -> Sketch:
@@ -192,28 +211,22 @@ def categories(values: Iterable[Any]) -> Categories:
 
 def add_categories(into: Categories, other: Categories) -> None:
     """Make the first the summary of the values of both."""
-    into.n += other.n
-    into.missing += other.missing
-    into.others += other.others
-    for text, n in other.counts.items():
-        into.counts[text] = into.counts.get(text, 0) + n
-    # A side with others has its full number of counted ones, of which none may come in from beyond the largest hash.
+    _count_into(into, other)
     _bounded(into)
+
+
+def merge_all_categories(group: Sequence[Categories]) -> Categories:
+    """The summary of the values of all."""
+    both = Categories(counts={})
+    for each in group:
+        _count_into(both, each)
+    # A side with others has its full number of counted ones, of which none may come in from beyond the largest hash.
+    return _bounded(both)
 
 
 def merge_categories(a: Categories, b: Categories) -> Categories:
     """The summary of the values of both, which stay as they are."""
-    both = copy_of_categories(a)
-    add_categories(both, b)
-    return both
-
-
-Distances = tuple[float, float]
-
-
-def copy_of_categories(summary: Categories) -> Categories:
-    """Another one of the same values."""
-    return Categories(summary.n, summary.missing, dict(summary.counts), summary.others)
+    return merge_all_categories((a, b))
 
 
 def psi(now: Sketch | Categories, reference: Sketch | Categories) -> float:
@@ -254,7 +267,7 @@ def all_distances(pairs: Sequence[tuple[Sketch | Categories, Sketch | Categories
     sketched: list[tuple[int, Sketch, Sketch]] = []
     for place, (now, reference) in enumerate(pairs):
         if isinstance(now, Sketch) and isinstance(reference, Sketch):
-            if now.n and reference.n:
+            if now.n and reference.n and now.bins and reference.bins:
                 sketched.append((place, now, reference))
         else:
             found[place] = distances(now, reference)
@@ -267,16 +280,18 @@ def all_distances(pairs: Sequence[tuple[Sketch | Categories, Sketch | Categories
 def _sketch_distances(pairs: Sequence[tuple[int, Sketch, Sketch]]) -> list[Distances]:
     """Of sketches that are not empty. All their bins lie behind one another, each pair's together and ascending."""
     rows = len(pairs)
-    of, bins, counts = _side([now for _, now, _ in pairs], pairs)
-    of_reference, reference_bins, reference_counts = _side([reference for _, _, reference in pairs], pairs)
+    nows, references = [now for _, now, _ in pairs], [reference for _, _, reference in pairs]
+    levels = np.array([max(now.level, reference.level) for _, now, reference in pairs], dtype=np.int64)
+    of, bins, counts = _laid_out(nows, np.arange(rows), levels)
+    of_reference, reference_bins, reference_counts = _laid_out(references, np.arange(rows), levels)
     places = np.concatenate((of * _WIDTH + bins, of_reference * _WIDTH + reference_bins))
     found, place = np.unique(places, return_inverse=True)
     p = np.bincount(place[: len(of)], weights=counts, minlength=len(found))
     q = np.bincount(place[len(of) :], weights=reference_counts, minlength=len(found))
     row = (found + _WIDTH // 2) // _WIDTH
     starts = np.searchsorted(row, np.arange(rows))
-    ns = np.array([now.n for _, now, _ in pairs], dtype=np.float64)
-    reference_ns = np.array([reference.n for _, _, reference in pairs], dtype=np.float64)
+    ns = np.array([now.n for now in nows], dtype=np.float64)
+    reference_ns = np.array([reference.n for reference in references], dtype=np.float64)
     lengths = np.diff(starts, append=len(row))
     steps = np.zeros((rows, lengths.max()))
     steps[row, np.arange(len(row)) - np.repeat(starts, lengths)] = p / ns[row] - q / reference_ns[row]
@@ -305,17 +320,20 @@ def _sketch_distances(pairs: Sequence[tuple[int, Sketch, Sketch]]) -> list[Dista
     return list(zip(furthest.tolist(), indices, strict=True))
 
 
-def _side(
-    sketches: Sequence[Sketch], pairs: Sequence[tuple[int, Sketch, Sketch]]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """One side's bins, at the higher level of each pair: which pair they are of, their numbers and their counts."""
+def _laid_out(sketches: Sequence[Sketch], rows: Whole, levels: Whole) -> tuple[Whole, Whole, Whole]:
+    """All bins of some sketches behind one another: the row of each, its number and how many values lie in it.
+
+    Args:
+        sketches: whose.
+        rows: the row that each is of.
+        levels: by row, the level of the bins; no sketch has a higher one.
+    """
     sizes = [len(sketch.bins) for sketch in sketches]
-    up = [max(now.level, reference.level) - sketch.level for sketch, (_, now, reference) in zip(sketches, pairs, strict=True)]
-    of = np.repeat(np.arange(len(sketches)), sizes)
-    bins = np.fromiter(chain.from_iterable([sketch.bins for sketch in sketches]), np.int64, len(of))
-    counts = np.fromiter(chain.from_iterable([sketch.bins.values() for sketch in sketches]), np.float64, len(of))
-    above = bins > 0
-    return of, ((bins - above) >> np.repeat(np.array(up), sizes)) + above, counts
+    up = levels[rows] - np.array([sketch.level for sketch in sketches], dtype=np.int64)
+    n = sum(sizes)
+    bins = np.fromiter(chain.from_iterable([sketch.bins for sketch in sketches]), np.int64, n)
+    counts = np.fromiter(chain.from_iterable([sketch.bins.values() for sketch in sketches]), np.int64, n)
+    return np.repeat(rows, sizes), _raised_all(bins, np.repeat(up, sizes)), counts
 
 
 def _psi(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> float:
@@ -388,28 +406,34 @@ def _lowest(first: int) -> float:
     return math.ldexp(1.0 + mantissa / (1 << _BITS), exponent - 40)
 
 
+def _add_range(into: Sketch, other: Sketch) -> None:
+    """All but the bins."""
+    if other.n:
+        into.low = min(into.low, other.low) if into.n else other.low
+        into.high = max(into.high, other.high) if into.n else other.high
+        into.total = _clipped(into.total + other.total)
+    into.n += other.n
+    into.missing += other.missing
+
+
 class _Runs(NamedTuple):
-    """Bins and counts of many sketches behind one another, columns first and parts within.
+    """Bins and counts of many sketches, behind one another.
 
     Attributes:
         bins: their numbers, ascending in each sketch.
         counts: how many values lie in each.
-        levels: of each sketch, by column and part.
+        levels: of each sketch.
         ends: where the bins of each end.
     """
 
     bins: list[int]
     counts: list[int]
-    levels: list[list[int]]
-    ends: list[list[int]]
+    levels: list[int]
+    ends: list[int]
 
 
 def _runs(numbers: npt.NDArray[np.int32], starts: npt.NDArray[np.int64]) -> _Runs:
-    """Bins of level 0, of shape (columns, values), at the least levels at which no more than `MAX_BINS` are left.
-
-    Two neighbours are one bin from that level on at which the highest bit in which they differ is shifted out. So it is
-    enough to know, for each pair of them, which one that is.
-    """
+    """Sketches of bins of level 0, of shape (columns, values): columns first, and parts within."""
     count, n = numbers.shape
     parts = len(starts)
     numbers += np.repeat(np.arange(parts, dtype=np.int32) * _WIDTH, np.diff(starts, append=n))
@@ -421,29 +445,41 @@ def _runs(numbers: npt.NDArray[np.int32], starts: npt.NDArray[np.int64]) -> _Run
     places = np.flatnonzero(first)
     counts = np.diff(places, append=flat.size)
     part = (flat[places] + _WIDTH // 2) // _WIDTH
-    bins = flat[places] - part * _WIDTH
+    bins = (flat[places] - part * _WIDTH).astype(np.int64)
     row = places // n * parts + part
     if (lost := bins == _MISSING).any():
         bins, counts, row = bins[~lost], counts[~lost], row[~lost]
+    return _fitted(row, bins, counts, count * parts)
+
+
+def _fitted(row: Whole, bins: Whole, counts: Whole, rows: int) -> _Runs:
+    """The bins of each row, ascending, merged by twos until no more than `MAX_BINS` are left in it.
+
+    Two neighbours are one bin from that level on at which the highest bit in which they differ is shifted out. So it is
+    enough to know, for each pair of them, which one that is.
+    """
     above = bins > 0
     lifted = np.where(above, bins + (_FAR - 1), bins)  # zero and 1, which never merge, differ in a bit of their own
-    bits = np.full(bins.size, _NEW, dtype=np.int64)
-    bits[1:] = np.frexp((lifted[1:] ^ lifted[:-1]).view(np.uint32).astype(np.float64))[1]
+    bits = np.full(bins.size, _NEW)
+    bits[1:] = np.frexp((lifted[1:] ^ lifted[:-1]).astype(np.int32).view(np.uint32).astype(np.float64))[1]
     bits[1:][row[1:] != row[:-1]] = _NEW
-    rows = count * parts
     by_bits = np.bincount(row * (_NEW + 1) + bits, minlength=rows * (_NEW + 1)).reshape(rows, _NEW + 1)
     left = by_bits[:, :0:-1].cumsum(axis=1)[:, ::-1]  # how many bins there are at each level
     levels = (left > MAX_BINS).sum(axis=1)
-    up = levels[row]
-    kept = np.flatnonzero(bits > up)
-    raised = np.where(above, ((bins - 1) >> up) + 1, bins >> up)[kept]
-    ends = np.cumsum(left[np.arange(rows), levels])
+    kept = np.flatnonzero(bits > levels[row])
     return _Runs(
-        raised.tolist(),
+        _raised_all(bins, levels[row])[kept].tolist(),
         np.add.reduceat(counts, kept).tolist() if kept.size else [],
-        levels.reshape(count, parts).tolist(),
-        ends.reshape(count, parts).tolist(),
+        levels.tolist(),
+        np.cumsum(left[np.arange(rows), levels]).tolist(),
     )
+
+
+def _raised_all(bins: Whole, up: Whole) -> Whole:
+    """As `_raised`, bin by bin."""
+    above = bins > 0
+    raised: Whole = ((bins - above) >> up) + above
+    return raised
 
 
 def _range(columns: npt.NDArray[np.float64], whole: bool) -> tuple[list[float], list[float], list[float]]:
@@ -482,6 +518,15 @@ def _cut(text: str) -> str:
     """A category's name: bounded, and nothing that UTF-8 cannot hold."""
     text = text[:MAX_TEXT]
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _count_into(into: Categories, other: Categories) -> None:
+    into.n += other.n
+    into.missing += other.missing
+    into.others += other.others
+    counts = into.counts
+    for text, n in other.counts.items():
+        counts[text] = counts.get(text, 0) + n
 
 
 def _bounded(summary: Categories) -> Categories:

@@ -2,8 +2,8 @@
 
     score, label --call per record--> Collector --take, at each cut of the unit--> Summary records
 
-Per event it only keeps a reference. When some thousands are there or the unit is cut, they are all binned at once, column
-by column, whatever the number of summaries: what NumPy costs a call is then shared by all of them.
+Per event it only keeps a reference. When some thousands are there or the unit is cut, they are all binned at once,
+column by column, however many summaries they make: so what NumPy costs a call is shared by many events.
 """
 
 from collections import Counter
