@@ -2,8 +2,9 @@
 
     score, label --call per record--> Collector --take, at each cut of the unit--> Summary records
 
-Per event it only keeps a reference. When some thousands are there or the unit is cut, they are all binned at once,
-column by column, however many summaries they make: so what NumPy costs a call is shared by many events.
+Per event it only packs the numbers into a row, while they are at hand. When some thousands are there or the unit is
+cut, all rows are binned at once, column by column, however many summaries they make: so what NumPy costs a call is
+shared by many events.
 """
 
 from collections import Counter
@@ -79,8 +80,10 @@ class Collector:
         self._numbers = [(name, places[name]) for name in fields.numbers]
         self._categories = [(name, places[name]) for name in fields.categories]
         self._opened = True
-        self._predictions: list[Prediction] = []
-        self._events: list[Any] = []
+        self._pack = Struct(f"<qqd{self._width}d").pack
+        self._row = np.dtype([("time_ms", "<i8"), ("version", "<i8"), ("numbers", "<f8", (1 + self._width,))])
+        self._rows: list[bytes] = []
+        self._fields: list[tuple[Any, ...]] = []
         self._day_ends = 0
         self._starts = [0]
         self._full_at = MOST
@@ -93,11 +96,14 @@ class Collector:
 
     def prediction(self, prediction: Prediction, event: Any, *, late: bool = False) -> None:
         """An event was scored; `late` where some window could not count it any more."""
-        time_ms, gathered = prediction.time_ms, len(self._events)
-        if time_ms >= self._day_ends or gathered >= self._full_at:
-            self._turn(time_ms, gathered)
-        self._predictions.append(prediction)
-        self._events.append(event)
+        time_ms, rows = prediction.time_ms, self._rows
+        if time_ms >= self._day_ends or len(rows) >= self._full_at:
+            self._turn(time_ms, len(rows))
+            rows = self._rows
+        value = prediction.prediction
+        signal = value if value.__class__ is float else signal_of(value)
+        rows.append(self._pack(time_ms, prediction.version, signal, *prediction.features))
+        self._fields.append(astuple(event))
         if late:
             self._late += 1
 
@@ -124,7 +130,7 @@ class Collector:
             model_lag: records of the training log not learned yet.
         """
         lag = lag or {}
-        if self._events:
+        if self._rows:
             self._sum_up()
         counted = self._labels or self._dead_letters or self._duplicates or self._opened
         waits = any(lag.values()) or model_lag > 0
@@ -160,50 +166,44 @@ class Collector:
 
     def _sum_up(self) -> None:
         """Make summaries of all that is gathered."""
-        predictions, events, starts = self._predictions, self._events, self._starts
-        self._predictions, self._events, self._starts, self._full_at = [], [], [0], MOST
-        fields = list(zip(*map(astuple, events), strict=True))
-        made = sketches_of_parts(self._columns(predictions, fields), starts)
-        for sketches, first, last in zip(made, starts, (*starts[1:], len(events)), strict=True):
-            self._parts.append(self._summary(predictions[first:last], fields, first, last, sketches))
+        rows = np.frombuffer(b"".join(self._rows), dtype=self._row)
+        fields, starts = list(zip(*self._fields, strict=True)), self._starts
+        self._rows, self._fields, self._starts, self._full_at = [], [], [0], MOST
+        made = sketches_of_parts(self._columns(rows["numbers"], fields), starts)
+        for sketches, first, last in zip(made, starts, (*starts[1:], len(rows)), strict=True):
+            self._parts.append(self._summary(rows[first:last], [column[first:last] for column in fields], sketches))
 
-    def _columns(self, predictions: list[Prediction], fields: list[tuple[Any, ...]]) -> npt.NDArray[np.float64]:
-        """All numbers that are watched, of shape (numbers, events)."""
-        width, n = self._width, len(predictions)
-        pack = Struct(f"{width}d").pack  # a third of what NumPy takes to read lists of lists
-        vectors = np.frombuffer(b"".join([pack(*prediction.features) for prediction in predictions]), dtype=np.float64)
-        columns = np.empty((width + 1 + len(self._numbers), n))
-        columns[:width] = vectors.reshape(n, width).T
-        columns[width] = [signal_of(prediction.prediction) for prediction in predictions]
-        for row, (_, place) in enumerate(self._numbers, width + 1):
+    def _columns(self, numbers: npt.NDArray[np.float64], fields: list[tuple[Any, ...]]) -> npt.NDArray[np.float64]:
+        """All numbers that are watched, of shape (numbers, events): the vector, the prediction, and the event's own.
+
+        Args:
+            numbers: of shape (events, numbers), the prediction and the vector.
+            fields: of the events, by their place.
+        """
+        n, width = numbers.shape
+        columns = np.empty((width + len(self._numbers), n))
+        columns[: width - 1], columns[width - 1] = numbers[:, 1:].T, numbers[:, 0]
+        for row, (_, place) in enumerate(self._numbers, width):
             columns[row] = numbers_of(fields[place])
         return columns
 
-    def _summary(
-        self,
-        predictions: list[Prediction],
-        fields: list[tuple[Any, ...]],
-        first: int,
-        last: int,
-        sketches: list[Sketch],
-    ) -> Summary:
-        """Of one part: these predictions, the events' fields from `first` to `last`, a sketch for each number."""
-        width, tile = self._width, self._tile
-        times = [prediction.time_ms for prediction in predictions]
-        tiles = Counter([time_ms // tile for time_ms in times])
+    def _summary(self, rows: npt.NDArray[np.void], fields: list[tuple[Any, ...]], sketches: list[Sketch]) -> Summary:
+        """Of these events, with a sketch for each number."""
+        width, tile, times = self._width, self._tile, rows["time_ms"]
+        tiles = Counter((times // tile * tile).tolist())
         return Summary(
             self.partition,
             self.worker,
             0,
-            events=last - first,
-            since_ms=min(times),
-            until_ms=max(times),
-            version=max([prediction.version for prediction in predictions]),
-            cohorts={number * tile: tiles[number] for number in sorted(tiles)},
+            events=len(rows),
+            since_ms=int(times.min()),
+            until_ms=int(times.max()),
+            version=int(rows["version"].max()),
+            cohorts={start: tiles[start] for start in sorted(tiles)},
             features=sketches[:width],
             prediction=sketches[width],
             numbers=dict(zip((name for name, _ in self._numbers), sketches[width + 1 :], strict=True)),
-            categories={name: categories(fields[place][first:last]) for name, place in self._categories},
+            categories={name: categories(fields[place]) for name, place in self._categories},
         )
 
 
