@@ -45,15 +45,14 @@ class PrometheusMetrics:
 
     def gauge(self, name: GaugeName, value: float, **labels: str) -> None:
         """Set a gauge."""
-        gauge = self._gauges[name]
-        (gauge.labels(**labels) if labels else gauge).set(value)
+        self._of(self._gauges[name], labels).set(value)
 
     def observe(self, name: HistogramName, value: float, **labels: str) -> None:
         """Add one observation to a histogram."""
         self._of(self._histograms[name], labels).observe(value)
 
     def _of(self, metric: Any, labels: Mapping[str, str]) -> Any:
-        """The one with these labels. Gauges can be forgotten, so they are not kept here."""
+        """The one with these labels."""
         if not labels:
             return metric
         key = (metric, *labels.items())
@@ -64,7 +63,10 @@ class PrometheusMetrics:
 
     def forget(self, name: GaugeName) -> None:
         """Say no more what a gauge with labels stood at."""
-        self._gauges[name].clear()
+        gauge = self._gauges[name]
+        gauge.clear()
+        for key in [key for key in self._labelled if key[0] is gauge]:  # it would be set, and nobody told
+            del self._labelled[key]
 
     def follow(self, name: GaugeName, value: Callable[[], float], **labels: str) -> None:
         """Have a gauge ask for its value whenever it is read."""

@@ -2,7 +2,8 @@
 
     python -m bench.survey
 
-Flights as a worker replays them: three days of event time, some 2,800 events, in each cut of its partitions.
+Flights as a worker replays them at 4,000 a second: two days of event time in each half second, after which its
+partitions are cut.
 """
 
 import gc
@@ -10,7 +11,8 @@ import itertools
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -24,9 +26,10 @@ from pipelines.flights import Departure, flights, history
 
 ITEMS = int(os.environ.get("ITEMS", "100000"))
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
-CUT = 2_800
+CUT = 2_000
 """Events between two cuts, and between two reports."""
 TURN = 100
+"""Events that are gathered at once."""
 PARTITIONS = {"EWR": 0, "JFK": 1, "LGA": 2}
 LAG = {"departures": 9_000, "arrivals": 9_000}
 
@@ -49,17 +52,21 @@ def seen() -> list[Seen]:
 
 
 class Costs:
-    """CPU time by part."""
+    """CPU time by part.
+
+    Attributes:
+        seconds: so far.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
 
-    def of(self, part: str, call: Callable[[], Any]) -> Any:
-        """What the call returns; its time is counted."""
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Count what is done within."""
         started = time.process_time()
-        result = call()
+        yield
         self.seconds[part] += time.process_time() - started
-        return result
 
 
 def replay(pairs: list[Seen]) -> dict[str, float]:
@@ -68,19 +75,26 @@ def replay(pairs: list[Seen]) -> dict[str, float]:
     collectors = {number: Collector(flights, number, "bench") for number in PARTITIONS.values()}
     survey, decoder, offset = Survey(flights), msgspec.json.Decoder(Summary), 0
     for number, first in enumerate(range(0, len(pairs), CUT)):
-        wall_ms = 700 * number
-        chunk = pairs[first : first + CUT]
-        for turn in (chunk[i : i + TURN] for i in range(0, len(chunk), TURN)):
-            for prediction, _ in turn:  # as a worker has just done, so that they are at hand
+        for turn in range(first, min(first + CUT, len(pairs)), TURN):
+            scored = pairs[turn : min(turn + TURN, first + CUT)]
+            for prediction, _ in scored:  # as a worker has just done, so that they are at hand
                 encode(prediction)
-            costs.of("gather", lambda turn=turn: gather(collectors, turn))
-        made = costs.of("cut", lambda at=wall_ms: [each for one in collectors.values() for each in one.take(at, LAG)])
-        written = costs.of("encode", lambda made=made: [encode(summary) for summary in made])
-        read = costs.of("decode", lambda written=written: [decoder.decode(record) for record in written])
-        costs.of("survey", lambda read=read, first=offset: [survey.add(n, each) for n, each in enumerate(read, first)])
-        costs.of("report", lambda: encode(report(survey)))
-        costs.of("save", survey.dump)
-        offset += len(made)
+            with costs.of("gather"):
+                gather(collectors, scored)
+        with costs.of("cut"):
+            made = [each for one in collectors.values() for each in one.take(500 * number, LAG)]
+        with costs.of("encode"):
+            written = [encode(summary) for summary in made]
+        with costs.of("decode"):
+            read = [decoder.decode(record) for record in written]
+        with costs.of("survey"):
+            for summary in read:
+                survey.add(offset, summary)
+                offset += 1
+        with costs.of("report"):
+            encode(report(survey))
+        with costs.of("save"):
+            survey.dump()
     return costs.seconds
 
 
