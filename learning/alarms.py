@@ -161,9 +161,9 @@ def student_sf(t: float, df: int) -> float:
     if t < 0.0:
         return 1.0 - student_sf(-t, df)
     angle = math.atan(t / math.sqrt(df))
-    square = math.cos(angle) ** 2
-    odd = df % 2
-    term = math.cos(angle) if odd else 1.0
+    cosine, odd = math.cos(angle), df % 2
+    square = cosine**2
+    term = cosine if odd else 1.0
     total = 0.0
     for ratio in _ratios(df):
         total += term

@@ -383,10 +383,12 @@ def _counts(counts: Mapping[Any, int], names: list[Any]) -> npt.NDArray[np.float
 
 
 def _bins(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
-    magnitude = (values.view(np.int64) & _MAGNITUDE) >> _SHIFT
-    number = np.maximum(magnitude - (_ZERO - 1), 0).astype(np.int32)
-    signed: npt.NDArray[np.int32] = np.where(values < 0.0, -number, number)
-    return signed
+    magnitude = values.view(np.int64) & _MAGNITUDE
+    magnitude >>= _SHIFT
+    magnitude -= _ZERO - 1
+    number = np.maximum(magnitude, 0, out=magnitude).astype(np.int32)
+    np.negative(number, out=number, where=values < 0.0)
+    return number
 
 
 def _raised(bins: Mapping[int, int], up: int) -> dict[int, int]:
