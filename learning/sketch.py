@@ -386,7 +386,8 @@ def _bins(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
     magnitude = values.view(np.int64) & _MAGNITUDE
     magnitude >>= _SHIFT
     magnitude -= _ZERO - 1
-    number = np.maximum(magnitude, 0, out=magnitude).astype(np.int32)
+    np.maximum(magnitude, 0, out=magnitude)
+    number: npt.NDArray[np.int32] = magnitude.astype(np.int32)
     np.negative(number, out=number, where=values < 0.0)
     return number
 
