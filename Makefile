@@ -9,7 +9,7 @@ LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=pyth
 WORKERS ?= 3
 
 .PHONY: help demo venv check fix test chaos fuzz security alarms docs screenshots lock clean \
-	bench bench-loop bench-kernels bench-latency bench-recovery bench-scaling bench-state bench-monitors
+	bench bench-loop bench-kernels bench-latency bench-recovery bench-scaling bench-state bench-monitors bench-survey
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -82,6 +82,9 @@ bench-scaling: venv ## Cost of an event by keys, windows, features, models, part
 
 bench-monitors: venv ## What watching costs a worker (Linux; some minutes)
 	$(BIN)/python -m bench.monitors
+
+bench-survey: venv ## What the survey of the data costs an event, part by part, without Kafka (a minute)
+	$(BIN)/python -m bench.survey
 
 bench-state: venv ## 5 million keys and 20 million pending labels on disk; into docs/performance.md (half an hour, 10 GB of disk)
 	$(BIN)/python -m bench.state --write

@@ -7,7 +7,7 @@ from agents.loop import Loop, wall_ms
 from learning.incidents import Incidents
 from learning.losses import LossAlarm
 from learning.records import encode
-from learning.reports import Report
+from learning.reports import Measures, Report
 from learning.survey import Survey
 from learning.watch import Watch
 from streaming.unit import Unit
@@ -46,11 +46,11 @@ class Reporter:
         incidents.sample(report)
         state[monitors.INCIDENTS] = incidents
         unit.emit(loop.pipeline.reports_topic, 0, loop.pipeline.name.encode(), encode(report))
-        self._measure(report, watch)
+        self._measure(report)
 
-    def _measure(self, report: Report, watch: Watch) -> None:
+    def _measure(self, report: Report) -> None:
         metrics = self._loop.metrics
-        for name, value in watch.report().items():
+        for name, value in by_metric(report).items():
             metrics.gauge("quality", value, metric=name)
         for field in report.fields:
             for statistic, value in (("psi", field.psi), ("ks", field.ks), ("missing", field.missing)):
@@ -59,6 +59,16 @@ class Reporter:
             metrics.gauge("drift_level", value, signal=signal)
         metrics.gauge("label_coverage", report.coverage, pipeline=report.pipeline)
         metrics.gauge("incidents_open", len(report.incidents), pipeline=report.pipeline)
+
+
+def by_metric(report: Report) -> Measures:
+    """The measures of a report by the names that `learning.watch.Watch.report` has for them."""
+    measures = dict(report.quality.get("total", {}))
+    for over, found in (report.quality | report.baselines).items():
+        if over != "total":
+            prefix = "online_since_frozen" if over == "since_frozen" else over
+            measures |= {f"{prefix}_{name}": value for name, value in found.items()}
+    return measures
 
 
 def made(loop: Loop, watch: Watch, survey: Survey, losses: LossAlarm, incidents: Incidents) -> Report:

@@ -55,8 +55,8 @@ class Board:
         self._latest: Report | None = None
         self._incidents: dict[str, Incident] = {}
         self._alarms: dict[str, Alarm] = {}
-        self._waiting: dict[str, Seen] = {}
-        self._resolved: deque[Seen] = deque(maxlen=resolved)
+        self._waiting: dict[str, Prediction] = {}
+        self._resolved: deque[Example] = deque(maxlen=resolved)
         self._most_waiting = waiting
 
     @property
@@ -78,7 +78,9 @@ class Board:
 
     def recent(self) -> list[Seen]:
         """Latest predictions that wait for their outcome, newest first; then the latest outcomes."""
-        return [*reversed(self._waiting.values()), *reversed(self._resolved)]
+        waiting = [Seen(p.id, p.key, p.time_ms, p.prediction, p.version) for p in reversed(self._waiting.values())]
+        resolved = [Seen(e.id, e.key, e.time_ms, e.prediction, e.version, e.outcome) for e in reversed(self._resolved)]
+        return [*waiting, *resolved]
 
     def add_report(self, report: Report) -> None:
         """Take the next report of the topic, in its order: a new owner's clock may be behind the last one's."""
@@ -103,16 +105,14 @@ class Board:
         """Take predictions, oldest first; of a whole chunk the last few are enough."""
         for p in predictions:
             self._waiting.pop(p.id, None)
-            self._waiting[p.id] = Seen(p.id, p.key, p.time_ms, p.prediction, p.version)
+            self._waiting[p.id] = p
         while len(self._waiting) > self._most_waiting:
             del self._waiting[next(iter(self._waiting))]
 
     def add_outcome(self, example: Example) -> None:
         """Take a record of the training log; it has the prediction in it, which may be long gone here."""
         self._waiting.pop(example.id, None)
-        self._resolved.append(
-            Seen(example.id, example.key, example.time_ms, example.prediction, example.version, example.outcome)
-        )
+        self._resolved.append(example)
 
     def _keep_alarm(self, alarm: Alarm) -> None:
         self._alarms[alarm.id] = alarm

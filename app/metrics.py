@@ -115,6 +115,7 @@ class PrometheusMetrics:
             for name, metric in CATALOGUE.items()
             if metric.kind == "gauge"
         }
+        self._labelled: dict[tuple[object, ...], Gauge] = {}  # finding a labelled one costs more than setting it
 
     def count(self, name: CounterName, value: float = 1.0, **labels: str) -> None:
         """Add to a counter. Raises ValueError for labels that are not the catalogue's, in its order."""
@@ -122,8 +123,14 @@ class PrometheusMetrics:
 
     def gauge(self, name: GaugeName, value: float, **labels: str) -> None:
         """Set a gauge."""
-        gauge = self._gauges[name]
-        (gauge.labels(**labels) if labels else gauge).set(value)
+        if not labels:
+            self._gauges[name].set(value)
+            return
+        key = (name, *labels.items())
+        found = self._labelled.get(key)
+        if found is None:
+            found = self._labelled[key] = self._gauges[name].labels(**labels)
+        found.set(value)
 
     def observe(self, name: HistogramName, value: float, **labels: str) -> None:
         """Add one observation to a histogram. Raises ValueError as `count` does."""
@@ -132,6 +139,8 @@ class PrometheusMetrics:
     def forget(self, name: GaugeName) -> None:
         """Say no more what a gauge with labels stood at."""
         self._gauges[name].clear()
+        for key in [key for key in self._labelled if key[0] == name]:  # they would be set, and nobody told
+            del self._labelled[key]
 
     def follow(self, name: GaugeName, value: Callable[[], float], **labels: str) -> None:
         """Have a gauge ask for its value whenever it is read."""

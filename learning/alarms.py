@@ -9,6 +9,7 @@ and that is why a hundred features need no correction. docs/decisions/0014-alarm
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import msgspec
 
@@ -145,6 +146,12 @@ def evidence(p: float, n: float) -> float:
     return (1.0 - p + p * log) / (p * log * log)
 
 
+@cache
+def _ratios(df: int) -> tuple[float, ...]:
+    """Ratios of the coefficients of neighbouring terms in the series that `student_sf` sums."""
+    return tuple((2 * k) / (2 * k + 1) if df % 2 else (2 * k - 1) / (2 * k) for k in range(1, df // 2 + 1))
+
+
 def student_sf(t: float, df: int) -> float:
     """P(T > t) for Student's T with whole degrees of freedom (Abramowitz and Stegun 26.7.3 and 26.7.4).
 
@@ -154,12 +161,12 @@ def student_sf(t: float, df: int) -> float:
     if t < 0.0:
         return 1.0 - student_sf(-t, df)
     angle = math.atan(t / math.sqrt(df))
-    square = math.cos(angle) ** 2
-    odd = df % 2
-    term = math.cos(angle) if odd else 1.0
+    cosine, odd = math.cos(angle), df % 2
+    square = cosine**2
+    term = cosine if odd else 1.0
     total = 0.0
-    for k in range(1, df // 2 + 1) if not odd else range(1, (df - 1) // 2 + 1):
+    for ratio in _ratios(df):
         total += term
-        term *= square * ((2 * k) / (2 * k + 1) if odd else (2 * k - 1) / (2 * k))
+        term *= square * ratio
     inside = 2.0 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
     return max((1.0 - inside) / 2.0, 0.0)

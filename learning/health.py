@@ -3,7 +3,9 @@
 Nothing here is statistics: each rule is a threshold, and what it raised must be over before it can raise it again.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -82,6 +84,9 @@ class _Unit(msgspec.Struct, array_like=True):
     model_lag: int
 
 
+_start = attrgetter("start_ms")
+
+
 class Pulse(msgspec.Struct):
     """What is remembered of the last ten minutes, by the units' own clocks; plain data.
 
@@ -129,12 +134,7 @@ class Pulse(msgspec.Struct):
         )
 
     def _count(self, summary: Summary) -> None:
-        start = summary.wall_ms // SPAN_MS * SPAN_MS
-        span = next((span for span in self.spans if span.start_ms == start), None)
-        if span is None:
-            span = _Span(start)
-            self.spans.append(span)
-            self.spans.sort(key=lambda span: span.start_ms)
+        span = self._span(summary.wall_ms // SPAN_MS * SPAN_MS)
         dead = sum(summary.dead_letters.values())
         span.events += summary.events
         span.records += summary.events + summary.duplicates + sum(summary.labels.values()) + dead
@@ -143,20 +143,31 @@ class Pulse(msgspec.Struct):
         span.lag = sum(sum(unit.lag.values()) for unit in self.units.values())
         span.model_lag = max(unit.model_lag for unit in self.units.values())
 
+    def _span(self, start_ms: int) -> _Span:
+        at = bisect_left(self.spans, start_ms, key=_start)
+        if at == len(self.spans) or self.spans[at].start_ms != start_ms:
+            self.spans.insert(at, _Span(start_ms))
+        return self.spans[at]
+
+    def _since(self, time_ms: int) -> list[_Span]:
+        """The spans that begin after this."""
+        return self.spans[bisect_right(self.spans, time_ms, key=_start) :]
+
     def _forget(self) -> None:
         since = self.wall_ms - KEPT_MS
-        self.spans = [span for span in self.spans if span.start_ms > since]
+        if self.spans[0].start_ms <= since:
+            self.spans = self._since(since)
         self.openings = [opening for opening in self.openings if opening[0] > since]
 
     def _rate(self, now: int) -> float:
-        recent = [span for span in self.spans if span.start_ms > now - 60_000 - SPAN_MS]
+        recent = self._since(now - 60_000 - SPAN_MS)
         if not recent:
             return 0.0
         seconds = max(min(now - recent[0].start_ms, 60_000 + SPAN_MS), SPAN_MS) / 1000.0
         return sum(span.events for span in recent) / seconds
 
     def _dead_letters(self, now: int) -> tuple[int, dict[str, int]]:
-        recent = [span for span in self.spans if span.start_ms > now - 300_000]
+        recent = self._since(now - 300_000)
         dead: dict[str, int] = {}
         for span in recent:
             for reason, n in span.dead.items():
@@ -165,14 +176,17 @@ class Pulse(msgspec.Struct):
 
     def _troubles(self, summary: Summary) -> Iterator[Trouble | None]:
         yield self._dead_trouble()
-        yield self._lag_trouble("lag", [span.lag for span in self.spans])
-        yield self._lag_trouble("model_lag", [span.model_lag for span in self.spans])
+        yield self._lag_trouble("lag")
+        yield self._lag_trouble("model_lag")
         if summary.opened:
             yield self._restart_trouble(summary.partition)
         elif not any(partition == summary.partition for _, partition in self.openings):
             self._over(f"restarts:{summary.partition}")
 
     def _dead_trouble(self) -> Trouble | None:
+        if not any(span.dead for span in self.spans):  # as a rule
+            self._over("dead_letters")
+            return None
         records, dead = self._dead_letters(self.wall_ms)
         total = sum(dead.values())
         share = total / records if records else 0.0
@@ -185,17 +199,22 @@ class Pulse(msgspec.Struct):
         text = f"{share:.1%} of {records} records of the last five minutes cannot be used, most as {reason}"
         return Trouble("data", "dead_letters", share, DEAD_SHARE, text)
 
-    def _lag_trouble(self, signal: Literal["lag", "model_lag"], lags: list[int]) -> Trouble | None:
-        waiting = lags[-1]
+    def _lag_trouble(self, signal: Literal["lag", "model_lag"]) -> Trouble | None:
+        lag_of = attrgetter(signal)
+        waiting = lag_of(self.spans[-1])
+        if waiting < WAITING_LEAST / 2.0:  # whatever the rate
+            self._over(signal)
+            return None
         limit = max(WAITING_S * self._rate(self.wall_ms), WAITING_LEAST)
         if waiting < limit / 2.0:
             self._over(signal)
             return None
-        before = [lag for span, lag in zip(self.spans, lags, strict=True) if span.start_ms <= self.wall_ms - GROWN_MS]
-        if waiting < limit or not before or waiting < 1.2 * before[-1] or not self._newly(signal):
+        at = bisect_right(self.spans, self.wall_ms - GROWN_MS, key=_start) - 1
+        before = lag_of(self.spans[at]) if at >= 0 else 0
+        if waiting < limit or at < 0 or waiting < 1.2 * before or not self._newly(signal):
             return None
         what = "records wait to be read" if signal == "lag" else "examples wait to be learned by the slowest worker"
-        text = f"{waiting} {what}, three minutes ago {before[-1]}; at the present rate more than a minute's"
+        text = f"{waiting} {what}, three minutes ago {before}; at the present rate more than a minute's"
         return Trouble("pipeline", signal, float(waiting), limit, text)
 
     def _restart_trouble(self, partition: int) -> Trouble | None:

@@ -8,15 +8,19 @@ report tells how things are now. Times are milliseconds since 1970 UTC; `wall` o
 events.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from learning.records import Count, Outcome, Time, Value
 
 AlarmKind = Literal["loss", "prediction", "feature", "quality", "data", "labels", "pipeline"]
 Cause = Literal["data", "labels", "pipeline", "model", "unknown"]
 Measures = dict[str, float]
+BinNumber = Annotated[int, Meta(ge=-131_072, le=131_072)]
+"""A bin's number (`learning.sketch.bin_of`): there are no others of doubles."""
+Level = Annotated[int, Meta(ge=0, le=31)]
 
 
 class Sketch(msgspec.Struct, array_like=True):
@@ -37,8 +41,8 @@ class Sketch(msgspec.Struct, array_like=True):
     total: float = 0.0
     low: float = 0.0
     high: float = 0.0
-    bins: dict[int, Count] = {}
-    level: int = 0
+    bins: dict[BinNumber, Count] = {}
+    level: Level = 0
 
 
 class Categories(msgspec.Struct, array_like=True):

@@ -11,11 +11,13 @@ same reason. Up to `MAX_CATEGORIES` different ones, all are counted.
 """
 
 import math
+import struct
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,16 +25,25 @@ import numpy.typing as npt
 from learning.reports import Categories, Sketch
 from pipelines.streams import text_of
 
+Distances = tuple[float, float]
+Whole = npt.NDArray[np.int64]
+
 MAX_BINS = 64
 MAX_CATEGORIES = 64
 MAX_TEXT = 80  # characters of a category that are kept
 TAILS = (0.01, *(i / 10 for i in range(1, 10)), 0.99)
 """Shares of the reference at which `psi` parts the line: the usual tenths, and both ends, where faults show first."""
+_TAILS = np.array(TAILS)
 
 _BITS = 6  # of the mantissa: 64 bins in each power of two
 _SHIFT = 52 - _BITS
 _ZERO = (1023 - 40) << _BITS  # bins below this one are zero
 _MAGNITUDE = 0x7FFF_FFFF_FFFF_FFFF
+_AS_BITS, _AS_DOUBLE = struct.Struct("<q"), struct.Struct("<d")
+_WIDTH = 1 << 19  # more than there are bins below and above zero, and missing values
+_MISSING = (1 << 18) - 1  # in place of a bin, behind the last
+_FAR = 1 << 20
+_NEW = 32  # bits, where a sketch begins
 _LARGEST = 1.7e308
 
 
@@ -42,7 +53,9 @@ def bin_of(value: float, level: int = 0) -> int:
     >>> bin_of(0.0), bin_of(1.0), bin_of(1.01), bin_of(-1.0), bin_of(1.0, level=3)
     (0, 2561, 2561, -2561, 321)
     """
-    return int(_collapsed(_bins(np.array([value], dtype=np.float64)), level)[0])
+    bits: int = _AS_BITS.unpack(_AS_DOUBLE.pack(value))[0]
+    number = max(((bits & _MAGNITUDE) >> _SHIFT) - (_ZERO - 1), 0)
+    return ((number - 1) >> level) + 1 if value >= 0.0 and number else -number >> level
 
 
 def edges(number: int, level: int) -> tuple[float, float]:
@@ -65,35 +78,53 @@ def sketch(values: Iterable[Any]) -> Sketch:
 
 def sketches(matrix: npt.NDArray[np.float64]) -> list[Sketch]:
     """One sketch for each column of a matrix of shape (values, columns)."""
-    columns = np.ascontiguousarray(matrix.T, dtype=np.float64)
+    return sketches_of_parts(np.ascontiguousarray(matrix.T, dtype=np.float64), [0])[0]
+
+
+def sketches_of_parts(columns: npt.NDArray[np.float64], starts: Sequence[int]) -> list[list[Sketch]]:
+    """For each part of a matrix of shape (columns, values) one sketch for each column, all in one go.
+
+    Args:
+        columns: the matrix, in C order; of fewer than 2**31 values, in fewer than 2**12 parts.
+        starts: where each part begins, ascending from 0; none is empty unless the matrix is.
+    """
     count, n = columns.shape
     if not n:
-        return [Sketch() for _ in range(count)]
+        return [[Sketch() for _ in range(count)] for _ in starts]
+    missing = np.zeros((count, len(starts)), dtype=np.int64)
     finite = np.isfinite(columns)
-    if finite.all():
-        return _full(columns)
-    return [
-        _with_missing(_full(column[kept].reshape(1, -1))[0] if kept.any() else Sketch(), n - int(kept.sum()))
-        for column, kept in zip(columns, finite, strict=True)
-    ]
+    whole = bool(finite.all())
+    numbers = _bins(columns if whole else np.where(finite, columns, 0.0))
+    if not whole:
+        numbers[~finite] = _MISSING
+        missing = np.add.reduceat(~finite, starts, axis=1, dtype=np.int64)
+    runs = _runs(numbers, np.array(starts))
+    ranges = [_range(columns[:, first:last], whole) for first, last in pairwise((*starts, n))]
+    sizes = np.diff(starts, append=n)
+    lost, kept = missing.tolist(), (sizes - missing).tolist()
+    made: list[list[Sketch]] = [[] for _ in starts]
+    first = 0
+    for place, (level, last) in enumerate(zip(runs.levels, runs.ends, strict=True)):
+        column, part = divmod(place, len(starts))
+        low, high, total = (side[column] for side in ranges[part])
+        bins = dict(zip(runs.bins[first:last], runs.counts[first:last], strict=True))
+        made[part].append(Sketch(kept[column][part], lost[column][part], total, low, high, bins, level))
+        first = last
+    return made
 
 
 def add(into: Sketch, other: Sketch) -> None:
     """Make the first the sketch of the values of both."""
     if other.n:
-        into.low = min(into.low, other.low) if into.n else other.low
-        into.high = max(into.high, other.high) if into.n else other.high
-        into.total = _clipped(into.total + other.total)
         level = max(into.level, other.level)
         bins = at_level(into, level) if into.level < level else into.bins
         theirs = at_level(other, level) if other.level < level else other.bins
         for number, n in theirs.items():
             bins[number] = bins.get(number, 0) + n
         while len(bins) > MAX_BINS:
-            level, bins = level + 1, _halved(bins)
+            level, bins = level + 1, _raised(bins, 1)
         into.level, into.bins = level, bins
-    into.n += other.n
-    into.missing += other.missing
+    _add_range(into, other)
 
 
 def merge(a: Sketch, b: Sketch) -> Sketch:
@@ -103,6 +134,26 @@ def merge(a: Sketch, b: Sketch) -> Sketch:
     return both
 
 
+def merge_all(groups: Sequence[Sequence[Sketch]]) -> list[Sketch]:
+    """For each group the sketch of the values of all in it: what `merge` makes of them one by one, all at once."""
+    sketches = [sketch for group in groups for sketch in group]
+    rows = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    levels = np.array([max((sketch.level for sketch in group), default=0) for group in groups], dtype=np.int64)
+    of, bins, counts = _laid_out(sketches, rows, levels)
+    places, place = np.unique(of * _WIDTH + bins, return_inverse=True)
+    of = (places + _WIDTH // 2) // _WIDTH
+    totals = np.bincount(place, weights=counts, minlength=len(places)).astype(np.int64)
+    runs = _fitted(of, places - of * _WIDTH, totals, len(groups))
+    merged, first = [], 0
+    for group, level, up, last in zip(groups, levels.tolist(), runs.levels, runs.ends, strict=True):
+        both = Sketch(bins=dict(zip(runs.bins[first:last], runs.counts[first:last], strict=True)), level=level + up)
+        for each in group:
+            _add_range(both, each)
+        merged.append(both)
+        first = last
+    return merged
+
+
 def copy_of(sketch: Sketch) -> Sketch:
     """Another one of the same values."""
     return Sketch(sketch.n, sketch.missing, sketch.total, sketch.low, sketch.high, dict(sketch.bins), sketch.level)
@@ -110,10 +161,8 @@ def copy_of(sketch: Sketch) -> Sketch:
 
 def at_level(sketch: Sketch, level: int) -> dict[int, int]:
     """Its bins as they are at a level that is no lower than its own."""
-    bins = dict(sketch.bins)
-    for _ in range(level - sketch.level):
-        bins = _halved(bins)
-    return bins
+    up = level - sketch.level
+    return _raised(sketch.bins, up) if up else dict(sketch.bins)
 
 
 def mean(sketch: Sketch) -> float:
@@ -139,6 +188,8 @@ def share_outside(now: Sketch, reference: Sketch) -> float:
     """Share of values that lie beyond the bins of the reference's smallest and largest value."""
     if not now.n or not reference.n:
         return 0.0
+    if reference.low <= now.low and now.high <= reference.high:
+        return 0.0
     low, high = bin_of(reference.low, now.level), bin_of(reference.high, now.level)
     return sum(n for number, n in now.bins.items() if not low <= number <= high) / now.n
 
@@ -148,7 +199,9 @@ def categories(values: Iterable[Any]) -> Categories:
     counts: dict[str, int] = {}
     missing = 0
     for value, n in Counter(values).items():
-        if value is None:
+        if value.__class__ is str and len(value) <= MAX_TEXT and value.isascii():  # its own name, as most are
+            counts[value] = counts.get(value, 0) + n
+        elif value is None:
             missing += n
         else:
             text = _cut(text_of(value))
@@ -158,20 +211,22 @@ def categories(values: Iterable[Any]) -> Categories:
 
 def add_categories(into: Categories, other: Categories) -> None:
     """Make the first the summary of the values of both."""
-    into.n += other.n
-    into.missing += other.missing
-    into.others += other.others
-    for text, n in other.counts.items():
-        into.counts[text] = into.counts.get(text, 0) + n
-    # A side with others has its full number of counted ones, of which none may come in from beyond the largest hash.
+    _count_into(into, other)
     _bounded(into)
+
+
+def merge_all_categories(group: Sequence[Categories]) -> Categories:
+    """The summary of the values of all."""
+    both = Categories(counts={})
+    for each in group:
+        _count_into(both, each)
+    # A side with others has its full number of counted ones, of which none may come in from beyond the largest hash.
+    return _bounded(both)
 
 
 def merge_categories(a: Categories, b: Categories) -> Categories:
     """The summary of the values of both, which stay as they are."""
-    both = Categories(a.n, a.missing, dict(a.counts), a.others)
-    add_categories(both, b)
-    return both
+    return merge_all_categories((a, b))
 
 
 def psi(now: Sketch | Categories, reference: Sketch | Categories) -> float:
@@ -191,7 +246,7 @@ def ks(now: Sketch | Categories, reference: Sketch | Categories) -> float:
     return distances(now, reference)[0]
 
 
-def distances(now: Sketch | Categories, reference: Sketch | Categories) -> tuple[float, float]:
+def distances(now: Sketch | Categories, reference: Sketch | Categories) -> Distances:
     """`ks` and `psi`, at the cost of one."""
     if not now.n or not reference.n:
         return 0.0, 0.0
@@ -200,6 +255,85 @@ def distances(now: Sketch | Categories, reference: Sketch | Categories) -> tuple
     if isinstance(now, Categories):
         return float(np.abs(differences).sum() / 2.0), _psi(p, q)
     return float(np.abs(np.cumsum(differences)).max()), _psi(*_grouped(p, q))
+
+
+def all_distances(pairs: Sequence[tuple[Sketch | Categories, Sketch | Categories]]) -> list[Distances]:
+    """`distances` of each pair, to the last bit; those of sketches all at once, as a survey of many signals needs them.
+
+    Args:
+        pairs: what is now, and its reference.
+    """
+    found = [(0.0, 0.0)] * len(pairs)
+    sketched: list[tuple[int, Sketch, Sketch]] = []
+    for place, (now, reference) in enumerate(pairs):
+        if isinstance(now, Sketch) and isinstance(reference, Sketch):
+            if now.n and reference.n and now.bins and reference.bins:
+                sketched.append((place, now, reference))
+        else:
+            found[place] = distances(now, reference)
+    if sketched:
+        for (place, _, _), each in zip(sketched, _sketch_distances(sketched), strict=True):
+            found[place] = each
+    return found
+
+
+def _sketch_distances(pairs: Sequence[tuple[int, Sketch, Sketch]]) -> list[Distances]:
+    """Of sketches that are not empty. All their bins lie behind one another, each pair's together and ascending."""
+    rows = len(pairs)
+    nows, references = [now for _, now, _ in pairs], [reference for _, _, reference in pairs]
+    levels = np.array([max(now.level, reference.level) for _, now, reference in pairs], dtype=np.int64)
+    of, bins, counts = _laid_out(nows, np.arange(rows), levels)
+    of_reference, reference_bins, reference_counts = _laid_out(references, np.arange(rows), levels)
+    places = np.concatenate((of * _WIDTH + bins, of_reference * _WIDTH + reference_bins))
+    found, place = np.unique(places, return_inverse=True)
+    p = np.bincount(place[: len(of)], weights=counts, minlength=len(found))
+    q = np.bincount(place[len(of) :], weights=reference_counts, minlength=len(found))
+    row = (found + _WIDTH // 2) // _WIDTH
+    starts = np.searchsorted(row, np.arange(rows))
+    ns = np.array([now.n for now in nows], dtype=np.float64)
+    reference_ns = np.array([reference.n for reference in references], dtype=np.float64)
+    lengths = np.diff(starts, append=len(row))
+    steps = np.zeros((rows, lengths.max()))
+    steps[row, np.arange(len(row)) - np.repeat(starts, lengths)] = p / ns[row] - q / reference_ns[row]
+    furthest = np.abs(np.cumsum(steps, axis=1)).max(axis=1)
+
+    # The groups of `_grouped`: what lies below a bin is counted within its pair.
+    to = np.cumsum(q)
+    to -= (to[starts] - q[starts])[row]
+    totals = np.add.reduceat(q, starts)
+    below = to - q
+    group = np.searchsorted(_TAILS, (below + q / 2.0) / totals[row])
+    group[to == 0.0] = len(TAILS) + 1
+    group[below == totals[row]] = len(TAILS) + 2
+    width = len(TAILS) + 3
+    group += row * width
+    there = np.bincount(group, minlength=rows * width) > 0
+    sizes = there.reshape(rows, width).sum(axis=1)
+    of_group = np.repeat(np.arange(rows), sizes)
+    ps, qs = (
+        (np.bincount(group, weights=side, minlength=rows * width)[there] + 0.5) / (total + 0.5 * sizes)[of_group]
+        for side, total in ((p, np.add.reduceat(p, starts)), (q, totals))
+    )
+    terms = (ps - qs) * np.log(ps / qs)
+    ends = np.cumsum(sizes).tolist()
+    indices = [float(terms[first:last].sum()) for first, last in pairwise((0, *ends))]
+    return list(zip(furthest.tolist(), indices, strict=True))
+
+
+def _laid_out(sketches: Sequence[Sketch], rows: Whole, levels: Whole) -> tuple[Whole, Whole, Whole]:
+    """All bins of some sketches behind one another: the row of each, its number and how many values lie in it.
+
+    Args:
+        sketches: whose.
+        rows: the row that each is of.
+        levels: by row, the level of the bins; no sketch has a higher one.
+    """
+    sizes = [len(sketch.bins) for sketch in sketches]
+    up = levels[rows] - np.array([sketch.level for sketch in sketches], dtype=np.int64)
+    n = sum(sizes)
+    bins = np.fromiter(chain.from_iterable([sketch.bins for sketch in sketches]), np.int64, n)
+    counts = np.fromiter(chain.from_iterable([sketch.bins.values() for sketch in sketches]), np.int64, n)
+    return np.repeat(rows, sizes), _raised_all(bins, np.repeat(up, sizes)), counts
 
 
 def _psi(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> float:
@@ -231,7 +365,7 @@ def aligned(now: Sketch | Categories, reference: Sketch | Categories) -> Pair:
 def _grouped(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> Pair:
     """Counts of both by the groups that `psi` is over, from counts by bins in ascending order."""
     below = np.cumsum(q) - q  # a bin belongs to the group in which its middle lies, so a tie is never parted
-    group = np.searchsorted(np.array(TAILS), (below + q / 2.0) / q.sum())
+    group = np.searchsorted(_TAILS, (below + q / 2.0) / q.sum())
     # Bins that the reference has not are no part of what lies beside them: they are two more groups, out of range.
     seen = np.flatnonzero(q)
     group[: seen[0]], group[seen[-1] + 1 :] = len(TAILS) + 1, len(TAILS) + 2
@@ -249,26 +383,22 @@ def _counts(counts: Mapping[Any, int], names: list[Any]) -> npt.NDArray[np.float
 
 
 def _bins(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
-    magnitude = (values.view(np.int64) & _MAGNITUDE) >> _SHIFT
-    number = np.maximum(magnitude - (_ZERO - 1), 0).astype(np.int32)
-    signed: npt.NDArray[np.int32] = np.where(values < 0.0, -number, number)
-    return signed
+    magnitude = values.view(np.int64) & _MAGNITUDE
+    magnitude >>= _SHIFT
+    magnitude -= _ZERO - 1
+    np.maximum(magnitude, 0, out=magnitude)
+    number: npt.NDArray[np.int32] = magnitude.astype(np.int32)
+    np.negative(number, out=number, where=values < 0.0)
+    return number
 
 
-def _collapsed(numbers: npt.NDArray[np.int32], level: int) -> npt.NDArray[np.int32]:
-    if not level:
-        return numbers
-    # A bin m of level 0 is bin ((m - 1) >> level) + 1 of a higher one, which leaves zero where it is.
-    signed: npt.NDArray[np.int32] = np.sign(numbers) * (((np.abs(numbers) - 1) >> level) + 1)
-    return signed
-
-
-def _halved(bins: Mapping[int, int]) -> dict[int, int]:
-    halved: dict[int, int] = {}
+def _raised(bins: Mapping[int, int], up: int) -> dict[int, int]:
+    """The bins of so many levels above: a bin m above zero is ((m - 1) >> up) + 1 there, one below m >> up."""
+    raised: dict[int, int] = {}
     for number, n in bins.items():
-        up = (number + 1) >> 1 if number > 0 else -((1 - number) >> 1) if number else 0
-        halved[up] = halved.get(up, 0) + n
-    return halved
+        higher = ((number - 1) >> up) + 1 if number > 0 else number >> up
+        raised[higher] = raised.get(higher, 0) + n
+    return raised
 
 
 def _lowest(first: int) -> float:
@@ -279,44 +409,92 @@ def _lowest(first: int) -> float:
     return math.ldexp(1.0 + mantissa / (1 << _BITS), exponent - 40)
 
 
-def _full(columns: npt.NDArray[np.float64]) -> list[Sketch]:
-    """Sketches of rows without missing values."""
-    lows, highs = columns.min(axis=1).tolist(), columns.max(axis=1).tolist()
+def _add_range(into: Sketch, other: Sketch) -> None:
+    """All but the bins."""
+    if other.n:
+        into.low = min(into.low, other.low) if into.n else other.low
+        into.high = max(into.high, other.high) if into.n else other.high
+        into.total = _clipped(into.total + other.total)
+    into.n += other.n
+    into.missing += other.missing
+
+
+class _Runs(NamedTuple):
+    """Bins and counts of many sketches, behind one another.
+
+    Attributes:
+        bins: their numbers, ascending in each sketch.
+        counts: how many values lie in each.
+        levels: of each sketch.
+        ends: where the bins of each end.
+    """
+
+    bins: list[int]
+    counts: list[int]
+    levels: list[int]
+    ends: list[int]
+
+
+def _runs(numbers: npt.NDArray[np.int32], starts: npt.NDArray[np.int64]) -> _Runs:
+    """Sketches of bins of level 0, of shape (columns, values): columns first, and parts within."""
+    count, n = numbers.shape
+    parts = len(starts)
+    numbers += np.repeat(np.arange(parts, dtype=np.int32) * _WIDTH, np.diff(starts, append=n))
+    numbers.sort(axis=1)  # parts stay apart
+    flat = numbers.ravel()
+    first = np.ones(flat.size, dtype=bool)  # of equal ones
+    np.not_equal(flat[1:], flat[:-1], out=first[1:])
+    first[::n] = True
+    places = np.flatnonzero(first)
+    counts = np.diff(places, append=flat.size)
+    part = (flat[places] + _WIDTH // 2) // _WIDTH
+    bins = (flat[places] - part * _WIDTH).astype(np.int64)
+    row = places // n * parts + part
+    if (lost := bins == _MISSING).any():
+        bins, counts, row = bins[~lost], counts[~lost], row[~lost]
+    return _fitted(row, bins, counts, count * parts)
+
+
+def _fitted(row: Whole, bins: Whole, counts: Whole, rows: int) -> _Runs:
+    """The bins of each row, ascending, merged by twos until no more than `MAX_BINS` are left in it.
+
+    Two neighbours are one bin from that level on at which the highest bit in which they differ is shifted out. So it is
+    enough to know, for each pair of them, which one that is.
+    """
+    above = bins > 0
+    lifted = np.where(above, bins + (_FAR - 1), bins)  # zero and 1, which never merge, differ in a bit of their own
+    bits = np.full(bins.size, _NEW)
+    bits[1:] = np.frexp((lifted[1:] ^ lifted[:-1]).astype(np.int32).view(np.uint32).astype(np.float64))[1]
+    bits[1:][row[1:] != row[:-1]] = _NEW
+    by_bits = np.bincount(row * (_NEW + 1) + bits, minlength=rows * (_NEW + 1)).reshape(rows, _NEW + 1)
+    left = by_bits[:, :0:-1].cumsum(axis=1)[:, ::-1]  # how many bins there are at each level
+    levels = (left > MAX_BINS).sum(axis=1)
+    kept = np.flatnonzero(bits > levels[row])
+    return _Runs(
+        _raised_all(bins, levels[row])[kept].tolist(),
+        np.add.reduceat(counts, kept).tolist() if kept.size else [],
+        levels.tolist(),
+        np.cumsum(left[np.arange(rows), levels]).tolist(),
+    )
+
+
+def _raised_all(bins: Whole, up: Whole) -> Whole:
+    """As `_raised`, bin by bin."""
+    above = bins > 0
+    raised: Whole = ((bins - above) >> up) + above
+    return raised
+
+
+def _range(columns: npt.NDArray[np.float64], whole: bool) -> tuple[list[float], list[float], list[float]]:
+    """Smallest and largest value and sum of each row, of the finite values; 0.0 where there is none."""
+    if not whole:
+        rows = (column[np.isfinite(column)] for column in columns)
+        found = [_range(row.reshape(1, -1), whole=True) if row.size else ([0.0], [0.0], [0.0]) for row in rows]
+        lows, highs, totals = ([side[0] for side in sides] for sides in zip(*found, strict=True))
+        return lows, highs, totals
     with np.errstate(over="ignore"):
         totals = columns.sum(axis=1).tolist()
-    numbers = np.sort(_bins(columns), axis=1)
-    levels = np.zeros(len(numbers), dtype=np.int64)
-    over = np.flatnonzero(_distinct(numbers) > MAX_BINS)
-    while over.size:
-        levels[over] += 1
-        # (m - 1 >> 1) + 1 == m + 1 >> 1, and zero stays zero; neighbours merge, so the order stays
-        halves = numbers[over]
-        numbers[over] = np.sign(halves) * ((np.abs(halves) + 1) >> 1)
-        over = over[_distinct(numbers[over]) > MAX_BINS]
-    n = numbers.shape[1]
-    first = np.ones(numbers.shape, dtype=bool)  # of a run of equal ones
-    np.not_equal(numbers[:, 1:], numbers[:, :-1], out=first[:, 1:])
-    starts = np.flatnonzero(first)
-    values = numbers.ravel()[starts].tolist()
-    counts = np.diff(starts, append=numbers.size).tolist()
-    made, start = [], 0
-    ends = np.cumsum(first.sum(axis=1)).tolist()
-    for end, level, total, low, high in zip(ends, levels.tolist(), totals, lows, highs, strict=True):
-        bins = dict(zip(values[start:end], counts[start:end], strict=True))
-        made.append(Sketch(n, 0, _clipped(total), low, high, bins, level))
-        start = end
-    return made
-
-
-def _distinct(rows: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """How many different numbers each sorted row has."""
-    changes: npt.NDArray[np.int64] = (rows[:, 1:] != rows[:, :-1]).sum(axis=1)
-    return changes + 1
-
-
-def _with_missing(sketch: Sketch, missing: int) -> Sketch:
-    sketch.missing = missing
-    return sketch
+    return columns.min(axis=1).tolist(), columns.max(axis=1).tolist(), list(map(_clipped, totals))
 
 
 def _clipped(total: float) -> float:
@@ -324,7 +502,7 @@ def _clipped(total: float) -> float:
     return min(max(total, -_LARGEST), _LARGEST) if total == total else 0.0  # noqa: PLR0124  # NaN: inf - inf
 
 
-def numbers_of(values: list[Any]) -> npt.NDArray[np.float64]:
+def numbers_of(values: Sequence[Any]) -> npt.NDArray[np.float64]:
     """The values as doubles; None and integers too large for one become NaN."""
     try:
         return np.array(values, dtype=np.float64)  # takes None as NaN
@@ -343,6 +521,15 @@ def _cut(text: str) -> str:
     """A category's name: bounded, and nothing that UTF-8 cannot hold."""
     text = text[:MAX_TEXT]
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _count_into(into: Categories, other: Categories) -> None:
+    into.n += other.n
+    into.missing += other.missing
+    into.others += other.others
+    counts = into.counts
+    for text, n in other.counts.items():
+        counts[text] = counts.get(text, 0) + n
 
 
 def _bounded(summary: Categories) -> Categories:

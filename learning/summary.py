@@ -1,22 +1,25 @@
-"""What one unit tells about what went through it: gathered per event, summed up a thousand at a time.
+"""What one unit tells about what went through it: gathered per event, summed up some thousands at a time.
 
     score, label --call per record--> Collector --take, at each cut of the unit--> Summary records
 
-Per event it only keeps a reference; everything is binned column by column when a thousand are there or the unit is cut.
+Per event it only packs the numbers into a row, while they are at hand. When some thousands are there or the unit is
+cut, all rows are binned at once, column by column, however many summaries they make: so what NumPy costs a call is
+shared by many events.
 """
 
 from collections import Counter
 from enum import Enum
-from operator import attrgetter
+from struct import Struct
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from msgspec.structs import replace
+import numpy.typing as npt
+from msgspec.structs import astuple, replace
 
 from learning.records import Prediction, Value
-from learning.reports import Summary
-from learning.sketch import categories, numbers_of, sketches
+from learning.reports import Sketch, Summary
+from learning.sketch import categories, numbers_of, sketches_of_parts
 from pipelines.streams import annotations_of, kinds_of
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 MOST = 1_000
 """Events that one summary is about at most."""
+GATHERED = 4 * MOST
+"""Events that are kept at most until they are summed up."""
 FEW = 100
 """Events from which on a summary ends where another day of event time begins, so that windows are whole days."""
 DAY_MS = 86_400_000
@@ -71,12 +76,17 @@ class Collector:
         self._tile = max(pipeline.horizon_ms // 24, 1)
         self._width = len(pipeline.feature_set.names)
         fields = Fields(pipeline)
-        self._numbers = [(name, attrgetter(name)) for name in fields.numbers]
-        self._categories = [(name, attrgetter(name)) for name in fields.categories]
+        places = {name: place for place, name in enumerate(pipeline.events.struct.__struct_fields__)}
+        self._numbers = [(name, places[name]) for name in fields.numbers]
+        self._categories = [(name, places[name]) for name in fields.categories]
         self._opened = True
-        self._predictions: list[Prediction] = []
-        self._events: list[Any] = []
-        self._day = -1
+        self._pack = Struct(f"<qqd{self._width}d").pack
+        self._row = np.dtype([("time_ms", "<i8"), ("version", "<i8"), ("numbers", "<f8", (1 + self._width,))])
+        self._rows: list[bytes] = []
+        self._fields: list[tuple[Any, ...]] = []
+        self._day_ends = 0
+        self._starts = [0]
+        self._full_at = MOST
         self._parts: list[Summary] = []
         self._labels: Counter[str] = Counter()
         self._dead_letters: Counter[str] = Counter()
@@ -86,13 +96,14 @@ class Collector:
 
     def prediction(self, prediction: Prediction, event: Any, *, late: bool = False) -> None:
         """An event was scored; `late` where some window could not count it any more."""
-        day = prediction.time_ms // self._cycle
-        gathered = len(self._events)
-        if gathered and (gathered >= MOST or (day > self._day and gathered >= FEW)):
-            self._sum_up()
-        self._day = max(self._day, day)
-        self._predictions.append(prediction)
-        self._events.append(event)
+        time_ms, rows = prediction.time_ms, self._rows
+        if time_ms >= self._day_ends or len(rows) >= self._full_at:
+            self._turn(time_ms, len(rows))
+            rows = self._rows
+        value = prediction.prediction
+        signal = value if value.__class__ is float else signal_of(value)
+        rows.append(self._pack(time_ms, prediction.version, signal, *prediction.features))
+        self._fields.append(astuple(event))
         if late:
             self._late += 1
 
@@ -119,7 +130,7 @@ class Collector:
             model_lag: records of the training log not learned yet.
         """
         lag = lag or {}
-        if self._events:
+        if self._rows:
             self._sum_up()
         counted = self._labels or self._dead_letters or self._duplicates or self._opened
         waits = any(lag.values()) or model_lag > 0
@@ -142,33 +153,57 @@ class Collector:
         self._duplicates = self._late = 0
         return made
 
+    def _turn(self, time_ms: int, gathered: int) -> None:
+        """Before an event of a new day, or after so many: end the summary, unless it would be a small one."""
+        if gathered - self._starts[-1] >= (MOST if time_ms < self._day_ends else FEW):
+            if gathered >= GATHERED:
+                self._sum_up()
+            else:
+                self._starts.append(gathered)
+            self._full_at = self._starts[-1] + MOST
+        if time_ms >= self._day_ends:
+            self._day_ends = (time_ms // self._cycle + 1) * self._cycle
+
     def _sum_up(self) -> None:
-        predictions, events = self._predictions, self._events
-        self._predictions, self._events = [], []
-        times = np.array([prediction.time_ms for prediction in predictions], dtype=np.int64)
-        tiles, counts = np.unique(times // self._tile * self._tile, return_counts=True)
-        columns = [
-            *np.array([prediction.features for prediction in predictions], dtype=np.float64).T,
-            np.array([signal_of(prediction.prediction) for prediction in predictions], dtype=np.float64),
-            *(numbers_of(list(map(get, events))) for _, get in self._numbers),
-        ]
-        made = sketches(np.array(columns).T)
-        width = self._width
-        self._parts.append(
-            Summary(
-                self.partition,
-                self.worker,
-                0,
-                events=len(events),
-                since_ms=int(times.min()),
-                until_ms=int(times.max()),
-                version=max(prediction.version for prediction in predictions),
-                cohorts=dict(zip(tiles.tolist(), counts.tolist(), strict=True)),
-                features=made[:width],
-                prediction=made[width],
-                numbers=dict(zip((name for name, _ in self._numbers), made[width + 1 :], strict=True)),
-                categories={name: categories(map(get, events)) for name, get in self._categories},
-            )
+        """Make summaries of all that is gathered."""
+        rows = np.frombuffer(b"".join(self._rows), dtype=self._row)
+        fields, starts = list(zip(*self._fields, strict=True)), self._starts
+        self._rows, self._fields, self._starts, self._full_at = [], [], [0], MOST
+        made = sketches_of_parts(self._columns(rows["numbers"], fields), starts)
+        for sketches, first, last in zip(made, starts, (*starts[1:], len(rows)), strict=True):
+            self._parts.append(self._summary(rows[first:last], [column[first:last] for column in fields], sketches))
+
+    def _columns(self, numbers: npt.NDArray[np.float64], fields: list[tuple[Any, ...]]) -> npt.NDArray[np.float64]:
+        """All numbers that are watched, of shape (numbers, events): the vector, the prediction, and the event's own.
+
+        Args:
+            numbers: of shape (events, numbers), the prediction and the vector.
+            fields: of the events, by their place.
+        """
+        n, width = numbers.shape
+        columns = np.empty((width + len(self._numbers), n))
+        columns[: width - 1], columns[width - 1] = numbers[:, 1:].T, numbers[:, 0]
+        for row, (_, place) in enumerate(self._numbers, width):
+            columns[row] = numbers_of(fields[place])
+        return columns
+
+    def _summary(self, rows: npt.NDArray[np.void], fields: list[tuple[Any, ...]], sketches: list[Sketch]) -> Summary:
+        """Of these events, with a sketch for each number."""
+        width, tile, times = self._width, self._tile, rows["time_ms"]
+        tiles = Counter((times // tile * tile).tolist())
+        return Summary(
+            self.partition,
+            self.worker,
+            0,
+            events=len(rows),
+            since_ms=int(times.min()),
+            until_ms=int(times.max()),
+            version=int(rows["version"].max()),
+            cohorts={start: tiles[start] for start in sorted(tiles)},
+            features=sketches[:width],
+            prediction=sketches[width],
+            numbers=dict(zip((name for name, _ in self._numbers), sketches[width + 1 :], strict=True)),
+            categories={name: categories(fields[place]) for name, place in self._categories},
         )
 
 

@@ -8,9 +8,10 @@ the same alarms whoever makes it again.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -18,7 +19,16 @@ from msgspec.structs import replace
 from learning.alarms import DETECTOR, LEAST, Bet, Usual, alarm_threshold, new_bet
 from learning.health import Health, Pulse, Trouble
 from learning.reports import Alarm, AlarmKind, Categories, FieldReport, Measures, Sketch, Summary
-from learning.sketch import add, add_categories, distances, mean, share_outside
+from learning.sketch import (
+    add,
+    add_categories,
+    all_distances,
+    distances,
+    mean,
+    merge_all,
+    merge_all_categories,
+    share_outside,
+)
 from learning.summary import DAY_MS, Fields
 
 if TYPE_CHECKING:
@@ -44,6 +54,8 @@ MOST_OLD = 2
 """Earlier references that a signal remembers, so that a regime which returns is known."""
 LEAST_LABELLED = 50
 """Labels that a window must usually have for a lack of them to be noticed."""
+POURED = 16
+"""Summaries of a day that wait at most until they are put together."""
 LAYOUT = 1
 
 Held = Sketch | Categories
@@ -65,24 +77,20 @@ class Tile(msgspec.Struct, array_like=True):
             return self.numbers[name]
         return self.categories[name] if name in self.categories else Sketch()
 
-    def pour(self, other: "Tile") -> None:
-        """Add another, which is not to be used any more."""
-        if other.events:
-            self.since_ms = min(self.since_ms, other.since_ms) if self.events else other.since_ms
-            self.until_ms = max(self.until_ms, other.until_ms)
-        self.events += other.events
-        for name, sketch in other.numbers.items():
-            if name in self.numbers:
-                add(self.numbers[name], sketch)
-            else:
-                self.numbers[name] = sketch
-        for name, counts in other.categories.items():
-            if name in self.categories:
-                add_categories(self.categories[name], counts)
-            else:
-                self.categories[name] = counts
-        for kind, n in other.labels.items():
-            self.labels[kind] = self.labels.get(kind, 0) + n
+    def pour(self, others: Sequence["Tile"]) -> None:
+        """Add others, which stay as they are."""
+        for other in others:
+            if other.events:
+                self.since_ms = min(self.since_ms, other.since_ms) if self.events else other.since_ms
+                self.until_ms = max(self.until_ms, other.until_ms)
+            self.events += other.events
+            for kind, n in other.labels.items():
+                self.labels[kind] = self.labels.get(kind, 0) + n
+        numbers, categories = (
+            _by_name(getattr(tile, held) for tile in (self, *others)) for held in ("numbers", "categories")
+        )
+        self.numbers = dict(zip(numbers, merge_all(list(numbers.values())), strict=True))
+        self.categories = {name: merge_all_categories(group) for name, group in categories.items()}
 
 
 class Regime(msgspec.Struct, array_like=True):
@@ -192,6 +200,7 @@ class Survey:
         self._numeric = {*self._features, "prediction", *(f"field:{name}" for name in fields.numbers)}
         # What is counted by cycle, by horizon, and as a number or a category, does not go on in another one of these.
         schema = f"{pipeline.feature_set.schema}/{cycle_ms}/{pipeline.horizon_ms}/{','.join(fields.numbers)}"
+        self._poured: dict[int, list[Tile]] = {}
         self._state = State(LAYOUT, schema, {name: Signal(Regime(_new_bet())) for name in names})
 
     @property
@@ -230,8 +239,7 @@ class Survey:
         if self._state.fields:
             return self._state.fields
         so_far = Tile()
-        for tile in (self._state.window, *self._state.open.values()):
-            so_far.pour(msgspec.msgpack.decode(msgspec.msgpack.encode(tile), type=Tile))
+        so_far.pour([self._state.window, *self._state.open.values(), *chain.from_iterable(self._poured.values())])
         return list(self._reports(so_far, {}))
 
     def drift(self) -> Measures:
@@ -257,6 +265,8 @@ class Survey:
 
     def dump(self) -> bytes:
         """Its whole state; `load` continues from it."""
+        for day in list(self._poured):
+            self._settle(day)
         return msgspec.msgpack.encode(self._state)
 
     @classmethod
@@ -308,7 +318,15 @@ class Survey:
             {name: each for name, each in counts.items() if name in known and name not in self._numeric},
             dict(summary.labels),
         )
-        state.open.setdefault(day, Tile()).pour(msgspec.msgpack.decode(msgspec.msgpack.encode(tile), type=Tile))
+        state.open.setdefault(day, Tile())
+        self._poured.setdefault(day, []).append(tile)
+        if len(self._poured[day]) >= POURED:
+            self._settle(day)
+
+    def _settle(self, day: int) -> None:
+        """Put together what has been poured into a day: all at once, since that costs little more than one."""
+        if poured := self._poured.pop(day, None):
+            self._state.open[day].pour(poured)
 
     def _note_lag(self, summary: Summary) -> None:
         """Whether the partition has events that are not read yet; one that has is waited for longer."""
@@ -334,19 +352,24 @@ class Survey:
         for day in sorted(state.open):
             if day >= reached:
                 break
+            self._settle(day)
             tile = state.open.pop(day)
             state.closed_to = day + 1
             if not whole:
                 state.window = Tile()
                 continue
-            state.window.pour(tile)
+            if state.window.events:
+                state.window.pour([tile])
+            else:
+                state.window = tile
             if state.window.events >= LEAST_EVENTS:
                 window, state.window = state.window, Tile()
                 yield window
 
     def _judge(self, window: Tile, place: Place) -> list[Alarm]:
         state = self._state
-        measured = {name: distances(window.held(name), signal.now.reference) for name, signal in state.signals.items()}
+        pairs = [(window.held(name), signal.now.reference) for name, signal in state.signals.items()]
+        measured = dict(zip(state.signals, all_distances(pairs), strict=True))
         state.fields = list(self._reports(window, measured))
         if window.since_ms < state.first_ms + self._pipeline.feature_set.longest_ms:
             return []  # the profiles fill, so everything drifts, and nobody needs to be told
@@ -467,6 +490,15 @@ def statistics(held: Held, reference: Held, measured: tuple[float, float] | None
         math.log(index + 5.0 / n),
         math.log(missing + 0.5 / math.sqrt(n + held.missing)),
     ]
+
+
+def _by_name(sides: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """What each of them has under a name."""
+    groups: dict[str, list[Any]] = {}
+    for side in sides:
+        for name, held in side.items():
+            groups.setdefault(name, []).append(held)
+    return groups
 
 
 def _angle(held: Held) -> float:

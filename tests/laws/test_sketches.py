@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,19 +16,24 @@ from learning.sketch import (
     MAX_CATEGORIES,
     TAILS,
     add,
+    all_distances,
     at_level,
     bin_of,
     categories,
     copy_of,
+    distances,
     edges,
     ks,
     merge,
+    merge_all,
+    merge_all_categories,
     merge_categories,
     psi,
     quantile,
     share_outside,
     sketch,
     sketches,
+    sketches_of_parts,
 )
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -55,6 +61,77 @@ def test_merging_is_associative_commutative_and_the_same_as_sketching_all(a: Any
     assert len(whole.bins) <= MAX_BINS
     assert sum(whole.bins.values()) == whole.n
     assert whole.n + whole.missing == len(a + b + c)
+
+
+def slow_bins(values: list[Any]) -> tuple[dict[int, int], int]:
+    """Bins and level, value by value, merged by twos until they are few enough."""
+    bins = Counter(bin_of(value) for value in values if value is not None and math.isfinite(value))
+    level = 0
+    while len(bins) > MAX_BINS:
+        level += 1
+        fewer: Counter[int] = Counter()
+        for number, n in bins.items():
+            fewer[(abs(number) + 1) // 2 * (1 if number > 0 else -1)] += n
+        bins = fewer
+    return dict(bins), level
+
+
+@given(VALUES)
+@settings(deadline=None, max_examples=100)
+def test_bins_are_those_of_counting_one_by_one(values: Any) -> None:
+    made = sketch(values)
+    assert (made.bins, made.level) == slow_bins(values)
+
+
+@given(FINITE, st.integers(0, 20))
+@settings(deadline=None, max_examples=100)
+def test_the_bin_of_one_number_is_that_of_its_column(value: float, level: int) -> None:
+    assert at_level(sketch([value]), level) == {bin_of(value, level): 1}
+
+
+@given(st.lists(st.lists(VALUES, max_size=4), max_size=4))
+@settings(deadline=None, max_examples=100)
+def test_many_merged_at_once_are_those_merged_one_by_one(groups: Any) -> None:
+    """To the last bit, the sums too, and bins in an order that does not depend on how they came together."""
+    made = [list(map(sketch, group)) for group in groups]
+    before = [[copy_of(each) for each in group] for group in made]
+    one_by_one = []
+    for group in made:
+        both = Sketch(bins={})
+        for each in group:
+            add(both, each)
+        one_by_one.append(both)
+    merged = merge_all(made)
+    assert merged == one_by_one
+    assert all([*each.bins] == sorted(each.bins) for each in merged)
+    assert made == before
+
+
+@given(st.lists(TEXTS, max_size=4))
+@settings(deadline=None, max_examples=50)
+def test_many_categories_merged_at_once_are_those_merged_one_by_one(group: Any) -> None:
+    both = Categories(counts={})
+    for each in group:
+        both = merge_categories(both, categories(each))
+    assert merge_all_categories(list(map(categories, group))) == both
+
+
+@given(st.lists(st.tuples(VALUES, VALUES), max_size=4), FEW, FEW, TEXTS, TEXTS)
+@settings(deadline=None, max_examples=100)
+def test_distances_of_many_are_those_of_each_to_the_last_bit(
+    pairs: Any, few: Any, fewer: Any, texts: Any, other_texts: Any
+) -> None:
+    held: list[Any] = [(sketch(now), sketch(reference)) for now, reference in [*pairs, (few, fewer), (fewer, few)]]
+    held.insert(1, (categories(texts), categories(other_texts)))
+    assert all_distances(held) == [distances(now, reference) for now, reference in held]
+
+
+def test_distances_of_many_are_those_of_each_where_levels_differ() -> None:
+    random = np.random.default_rng(2)
+    columns = [sketch(random.normal(m, s, n)) for m, s, n in ((0, 1, 9), (5, 1e3, 900), (1, 1e-9, 50), (-3, 1, 4_000))]
+    assert len({each.level for each in columns}) > 2
+    pairs = [(a, b) for a in columns for b in columns]
+    assert all_distances(pairs) == [distances(a, b) for a, b in pairs]
 
 
 def test_merging_is_exact_where_bins_collapse() -> None:
@@ -196,6 +273,28 @@ def test_columns_are_sketched_as_each_by_itself() -> None:
     matrix[::7, 1] = np.nan
     assert [parts(s) for s in sketches(matrix)] == [parts(sketch(column)) for column in matrix.T]
     assert sketches(np.empty((0, 3))) == [Sketch(), Sketch(), Sketch()]
+
+
+def test_parts_are_sketched_as_each_by_itself() -> None:
+    random = np.random.default_rng(0)
+    columns = random.normal(size=(5, 700)) * np.array([[1.0], [1e6], [1e-6], [0.0], [-1e300]])
+    columns[1, ::7] = np.nan
+    columns[2, 300:310] = math.inf
+    columns[3, 310:] = np.nan  # all of a part
+    starts = [0, 1, 300, 310]
+    made = sketches_of_parts(columns, starts)
+    ends = [*starts[1:], 700]
+    assert made == [[sketch(row[a:b]) for row in columns] for a, b in zip(starts, ends, strict=True)]
+    assert (made[3][3].n, made[3][3].missing, made[3][3].bins) == (0, 390, {})
+
+
+@pytest.mark.parametrize("bad", [b'{"200000":1}', b'{"-200000":1}'])
+def test_bins_that_no_double_has_are_no_sketch(bad: bytes) -> None:
+    """All bins of a window lie behind one another, so such a number would be taken for another signal's."""
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(b"[1,0,1.0,1.0,1.0,%s,0]" % bad, type=Sketch)
+    largest = sketch([1.7976931348623157e308, -1.7976931348623157e308])
+    assert msgspec.json.decode(msgspec.json.encode(largest), type=Sketch) == largest
 
 
 def test_a_copy_shares_nothing() -> None:

@@ -56,6 +56,19 @@ def test_a_forgotten_gauge_is_not_shown_until_it_is_set_again() -> None:
     assert parse(metrics.exposition().decode())['consumer_lag{partition="1",topic="departures"}'] == 1.0
 
 
+def test_a_gauge_that_is_set_again_as_it_was_before_it_was_forgotten_is_shown() -> None:
+    """Whoever finds a gauge by its labels once must not go on setting one that nobody is told of."""
+    metrics = PrometheusMetrics()
+    metrics.gauge("quality", 0.5, metric="accuracy")
+    metrics.gauge("consumer_lag", 3, topic="departures", partition="0")
+    metrics.forget("quality")
+    metrics.gauge("quality", 0.25, metric="accuracy")
+    metrics.gauge("consumer_lag", 4, topic="departures", partition="0")
+    samples = parse(metrics.exposition().decode())
+    assert samples['quality{metric="accuracy"}'] == 0.25
+    assert samples['consumer_lag{partition="0",topic="departures"}'] == 4.0
+
+
 def test_kinds_of_a_counter_are_there_before_the_first_of_them() -> None:
     """The first dead letter, alarm or refused snapshot made its series appear at 1, which no rate sees as a rise."""
     samples = parse(PrometheusMetrics().exposition().decode())

@@ -1,6 +1,9 @@
 """Rules on the pipeline itself: each raised once, and again only after it was over."""
 
+import random
 from typing import Any
+
+import pytest
 
 from learning.health import SPAN_MS, Pulse
 from learning.reports import Summary
@@ -24,6 +27,29 @@ def test_rate_lag_and_owners_are_the_last_ones() -> None:
     assert health.model_lag == 115
     assert health.units == {"w": [0], "v": [1, 2]}
     assert pulse.health(1_000_000).events_per_second == 0.0
+
+
+def test_what_is_looked_at_is_what_lies_within_the_time() -> None:
+    """Against counting every summary: workers' clocks differ, so summaries do not come in the order of theirs."""
+    pulse, rng, told = Pulse(), random.Random(3), []
+    now = 0
+    for _ in range(1_500):
+        now += rng.choice([100, 2_000, 7_000])
+        at = max(now - rng.choice([0, 0, 15_000, 400_000]), 0)
+        events, dead = rng.randrange(500), {"malformed": rng.randrange(2)}
+        said(pulse, at, events=events, dead_letters=dead)
+        told.append((at // SPAN_MS * SPAN_MS, events, sum(dead.values())))
+        health = pulse.health(now)
+        since = now - MINUTE - SPAN_MS
+        spans = [start for start, _, _ in told if start > since]
+        seconds = max(min(now - min(spans), MINUTE + SPAN_MS), SPAN_MS) / 1000.0
+        assert health.events_per_second == sum(n for start, n, _ in told if start > since) / seconds
+        recent = [(n + dead, dead) for start, n, dead in told if start > now - 5 * MINUTE]
+        records, letters = (sum(side) for side in zip(*recent, strict=True))
+        assert sum(health.dead_letters.values()) == pytest.approx(letters / records)
+    assert [span.start_ms for span in pulse.spans] == sorted(
+        {start for start, _, _ in told if start > now - 10 * MINUTE}
+    )
 
 
 def test_dead_letters_are_an_alarm_once_until_they_are_over() -> None:

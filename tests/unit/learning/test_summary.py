@@ -8,7 +8,7 @@ import pytest
 from learning.records import Prediction
 from learning.reports import Summary
 from learning.sketch import categories, sketch
-from learning.summary import FEW, MOST, Collector, Fields
+from learning.summary import FEW, GATHERED, MOST, Collector, Fields
 from pipelines.flights import Departure, flights
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
@@ -103,6 +103,28 @@ def test_summaries_end_with_the_day_of_event_time_unless_they_are_small() -> Non
     sparse = Collector(flights, 0, "w")
     fill(sparse, FEW - 1, timedelta(hours=12))
     assert [summary.events for summary in sparse.take(1)] == [FEW - 1]
+
+
+def test_more_than_is_gathered_at_once_makes_the_same_summaries() -> None:
+    """However often the unit is cut, and whatever is summed up together, each summary is that of its own events."""
+    step, n = timedelta(minutes=2), 2 * GATHERED + 500  # 720 a day
+    whole = Collector(flights, 0, "w")
+    events = fill(whole, n, step)
+    made = whole.take(1)
+    sizes = [summary.events for summary in made]
+    assert sizes == [720] * (n // 720) + [n % 720]
+    first = 0
+    for summary, size in zip(made, sizes, strict=True):
+        own, first = events[first : first + size], first + size
+        start = flights.events.time_of(own[0])
+        assert (summary.since_ms, summary.until_ms) == (start, start + (size - 1) * 120_000)
+        assert summary.version == first - 1
+        assert sum(summary.cohorts.values()) == size
+        assert summary.numbers["distance"] == sketch(e.distance for e in own)
+        assert summary.categories["destination"] == categories(e.destination for e in own)
+        numbers = range(first - size, first)
+        assert summary.prediction == sketch(i / n for i in numbers)
+        assert summary.features[3] == sketch(float(i % 7 + 3) for i in numbers)
 
 
 @pytest.mark.parametrize(("value", "number"), [(0.25, 0.25), ({"a": 0.6, "b": 0.4}, 0.6), ({}, 0.0)])

@@ -1,5 +1,6 @@
 """Alarms on data: held to the budget on streams that do not change, raised once for each change."""
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -9,7 +10,7 @@ from learning.quality import Tally
 from learning.reports import Alarm, Sketch, Summary
 from learning.sketch import categories, sketch
 from learning.summary import DAY_MS
-from learning.survey import BEHIND_TILES, BUDGET, OPEN_TILES, Survey
+from learning.survey import BEHIND_TILES, BUDGET, OPEN_TILES, POURED, Survey
 from learning.windows import Cohorts, cohort_ms
 
 PIPELINE = pipeline()
@@ -85,6 +86,29 @@ def test_a_survey_goes_on_from_its_dump_and_passes_over_what_it_has_seen() -> No
     assert expected
     assert second.dump() == whole.dump()
     assert len(whole.dump()) < 50_000
+
+
+def test_a_survey_that_is_saved_at_any_place_is_the_same() -> None:
+    """Summaries of a day wait to be put together; how many do at a dump must not be seen in what comes of them."""
+    records = [
+        replace(moved_to(part, number % 3), features=part.features[::-1])
+        for record in stream(shift="abrupt 1 sd", length=CHANGE + 8)
+        for number, part in enumerate([record] * (POURED + 3))
+    ]
+    unsaved, saved = Survey(PIPELINE), Survey(PIPELINE)
+    kept = msgspec.msgpack.encode(records)
+    expected = alarms_of(unsaved, records)
+    found = []
+    for offset, record in enumerate(records):
+        found += saved.add(offset, record)
+        if offset % 7 == 0:
+            fields = saved.fields()
+            saved = Survey.load(PIPELINE, saved.dump())
+            assert saved.fields() == fields
+    assert found == expected
+    assert expected
+    assert saved.dump() == unsaved.dump()
+    assert msgspec.msgpack.encode(records) == kept  # what it was given is another's
 
 
 def test_a_dump_of_something_else_is_refused() -> None:
