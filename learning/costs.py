@@ -38,18 +38,20 @@ def _surely_scorable(pipeline: "Pipeline", records: Sequence[LogRecord]) -> list
     n, schema = len(pipeline.feature_set.names), pipeline.feature_set.schema
     if pipeline.task != "binary" or not n:
         return [False] * len(records)
-    at = [
-        i
-        for i, record in enumerate(records)
-        if type(record) is Example
-        and record.source != "correction"
-        and record.schema == schema
-        and type(record.outcome) is bool
-        and type(record.prediction) is float
-        and len(record.features) == n
+    found = [(i, record) for i, record in enumerate(records) if type(record) is Example]
+    plain = [
+        (i, example.features)
+        for i, example in found
+        if example.source != "correction"
+        and example.schema == schema
+        and type(example.outcome) is bool
+        and type(example.prediction) is float
+        and len(example.features) == n
     ]
     sure = np.zeros(len(records), dtype=bool)
-    if at:
-        matrix = np.array([records[i].features for i in at], dtype=float)  # type: ignore[union-attr]
-        sure[at] = (matrix.min(axis=1) >= -LARGEST) & (matrix.max(axis=1) <= LARGEST)  # of no number neither is true
+    if plain:
+        places, vectors = zip(*plain, strict=True)
+        matrix = np.array(vectors, dtype=float)
+        # Of what is no number neither is true.
+        sure[list(places)] = (matrix.min(axis=1) >= -LARGEST) & (matrix.max(axis=1) <= LARGEST)
     return sure.tolist()

@@ -168,9 +168,7 @@ def predict_all(
     """
     scores = np.zeros(len(vectors))
     with np.errstate(all="ignore"):  # as Python's floats are: infinity, and what is no number, are for who asks
-        for column, mean, deviation, weight in zip(
-            vectors.T, numbers.means, deviations, numbers.weights, strict=True
-        ):
+        for column, mean, deviation, weight in zip(vectors.T, numbers.means, deviations, numbers.weights, strict=True):
             if not recipe.scaled:
                 scores += column * weight
             elif deviation:

@@ -80,9 +80,7 @@ class LossAlarm:
         """Take one record, as `observe_all` takes many; the alarm that it raises, if any."""
         return next(iter(self.observe_all([(offset, record, wall_ms)], costs_of(self._pipeline, [record]))), None)
 
-    def observe_all(
-        self, entries: Sequence[tuple[int, LogRecord, int]], costs: Sequence[float | None]
-    ) -> list[Alarm]:
+    def observe_all(self, entries: Sequence[tuple[int, LogRecord, int]], costs: Sequence[float | None]) -> list[Alarm]:
         """Take records of the log in order; one at or before the last is passed over.
 
         The alarms that they raise: none in the pipeline's first `baseline_examples`. Corrections are second outcomes

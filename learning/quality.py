@@ -4,6 +4,7 @@
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, NamedTuple
@@ -217,8 +218,8 @@ class Tally:
         self.threshold = threshold
         self.n = self.right = self.hits = self.misses = self.alarms = 0
         self.loss = self.squared = self.error = 0.0
-        self.negative: dict[int, int] = {}
-        self.positive: dict[int, int] = {}
+        self.negative: Counter[int] = Counter()
+        self.positive: Counter[int] = Counter()
         self.curve = Curve()
         self.bins = bins
         self._scale = bins / (2.0 * EDGE)
@@ -242,7 +243,7 @@ class Tally:
             truth = bool(outcome)
             side = self.positive if truth else self.negative
             bin_ = min(int((self._place(point) + EDGE) * self._scale), self.bins - 1)
-            side[bin_] = side.get(bin_, 0) + 1
+            side[bin_] += 1
             if self.task == "binary":
                 self._take_probability(point, truth)
 
@@ -313,8 +314,8 @@ class Tally:
             raise ValueError(message)
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        _plus(self.negative, other.negative)
-        _plus(self.positive, other.positive)
+        self.negative.update(other.negative)
+        self.positive.update(other.positive)
         self.curve.merge(other.curve)
 
     def report(self) -> Report:
@@ -362,13 +363,15 @@ class Tally:
         """Become what `state` was taken from."""
         for name, count in zip(_COUNTS, state["counts"], strict=True):
             setattr(self, name, count)
-        self.negative, self.positive = dict(state["negative"]), dict(state["positive"])
+        self.negative, self.positive = Counter(state["negative"]), Counter(state["positive"])
         self.curve.n, self.curve.predicted, self.curve.observed = map(list, state["curve"])
 
 
 class _Sums(NamedTuple):
-    """What the probabilities of one group add to a tally. `said`: how many False and True at first rejected, then
-    likewise accepted, at the threshold. The others are as the attributes of `Tally` and `Curve`.
+    """What the probabilities of one group add to a tally; as the attributes of `Tally` and `Curve`.
+
+    Attributes:
+        said: how many of False and of True were below the threshold, then how many of each were not.
     """
 
     said: list[int]
@@ -415,7 +418,9 @@ class Points:
 
     def to(self, tally: Tally) -> None:
         """Add all of them to one tally."""
-        if self._points:
+        if self._each is None:
+            tally.take_all(self._points, self._outcomes)
+        else:
             self.to_groups([tally], np.zeros(len(self._points), dtype=np.int64))
 
     def only(self, at: Sequence[int]) -> "Points":
@@ -432,6 +437,8 @@ class Points:
             tallies: all of one fineness; one may be there several times.
             groups: of each prediction, the place of its tally.
         """
+        if not len(groups):
+            return
         if self._each is None:
             for number, tally in enumerate(tallies):
                 at = np.flatnonzero(groups == number).tolist()
@@ -441,12 +448,15 @@ class Points:
             tally.plus(sums)
         bins = tallies[0].bins
         places = np.minimum((self._each.place * (bins / (2.0 * EDGE))).astype(np.int64), bins - 1)
-        keys, counts = np.unique((groups * 2 + self._each.truth) * bins + places, return_counts=True)
-        for key, n in zip(keys.tolist(), counts.tolist(), strict=True):
-            side, bin_ = divmod(key, bins)
+        sides = groups * 2 + self._each.truth
+        order = np.argsort(sides, kind="stable")
+        ends = np.cumsum(np.bincount(sides, minlength=2 * len(tallies))).tolist()
+        sorted_places = places[order].tolist()
+        start = 0
+        for side, end in enumerate(ends):
             tally = tallies[side >> 1]
-            histogram = tally.positive if side & 1 else tally.negative
-            histogram[bin_] = histogram.get(bin_, 0) + n
+            (tally.positive if side & 1 else tally.negative).update(sorted_places[start:end])
+            start = end
 
 
 def _each(threshold: float, values: npt.NDArray[np.float64], truths: npt.NDArray[np.bool_]) -> _Each:
@@ -481,11 +491,6 @@ def _by_group(each: _Each, groups: npt.NDArray[np.int64], n: int) -> Iterator[_S
 
 _FEW = 32  # up to there, one by one is faster
 _COUNTS = ("n", "loss", "squared", "error", "right", "hits", "misses", "alarms")
-
-
-def _plus(counts: dict[int, int], more: Mapping[int, int]) -> None:
-    for bin_, n in more.items():
-        counts[bin_] = counts.get(bin_, 0) + n
 
 
 def _log_losses(right: npt.NDArray[np.float64]) -> float:

@@ -1,7 +1,7 @@
 """Watches the model: scores each recorded prediction against its outcome, and feeds the drift detectors.
 
-One owner of the training log calls it, with many records at a time or one. Prequential: the prediction was made before the outcome was
-known and by the version that made it, so nothing is ever scored by a model that has learned it.
+One owner of the training log calls it, with many records at a time or one. Prequential: the prediction was made before
+the outcome was known and by the version that made it, so nothing is ever scored by a model that has learned it.
 """
 
 import pickle
@@ -109,14 +109,11 @@ class _Quality:
         if not batch:
             return
         outcomes, own, times, label_times, labelled, frozen = map(list, zip(*batch, strict=True))
-        beside = [
-            [point_of(*pair) for pair in zip(said, outcomes, strict=True)]
-            for said in self.baselines.go_through(outcomes)
-        ]
+        beside = [_points_of(said, outcomes) for said in self.baselines.go_through(outcomes)]
         delays = _delays(batch)
         self.recent.extend(zip(outcomes, zip(own, *beside, strict=True), delays, strict=True))
-        for tally, points in zip(self.beside, beside, strict=True):
-            self._points(points, outcomes).to(tally)
+        for tally, said in zip(self.beside, beside, strict=True):
+            self._points(said, outcomes).to(tally)
         points = self._points(own, outcomes)
         points.to(self.total)
         self.span.take_all(times, points)
@@ -154,6 +151,13 @@ class _Quality:
 
     def _tallies(self) -> list[Tally]:
         return [self.total, self.frozen, self.since, *self.beside]
+
+
+def _points_of(said: Sequence[Value], outcomes: Sequence[Outcome]) -> list[Point]:
+    return [
+        point_of(value, outcome) if isinstance(value, dict) else value
+        for value, outcome in zip(said, outcomes, strict=True)
+    ]
 
 
 def _delays(scored: Iterable[_Scored]) -> list[int | None]:
@@ -223,7 +227,7 @@ class Watch:
                 counted.append(cost)
                 self._batch.append(_scored(example, said))
         if examples:
-            self.label_ms = max(self.label_ms, max(example.label_time_ms for example in examples))
+            self.label_ms = max(self.label_ms, *[example.label_time_ms for example in examples])
         while len(self._batch) >= _BATCH:
             self._quality.fold(self._batch[:_BATCH])
             self._batch = self._batch[_BATCH:]

@@ -100,8 +100,9 @@ class Cohorts:
         points: Points,
     ) -> None:
         """Take predictions with their outcomes, one at least, and whether each came as a label or for want of one."""
-        self._advance(max(max(times_ms), max(label_times_ms)))
-        tiles = np.array(times_ms) // self._tile_ms
+        times = np.array(times_ms)
+        self._advance(int(np.maximum(times, label_times_ms).max()))
+        tiles = times // self._tile_ms
         names, groups = np.unique(np.maximum(tiles, self._first - 1), return_inverse=True)
         points.to_groups([self._of(tile) for tile in names.tolist()], groups)
         for tile, n in _counts(tiles[np.array(labelled, dtype=bool)]):
