@@ -414,3 +414,15 @@ def test_boosted_model_is_river_s_own_with_that_rate() -> None:
     ours = following(*examples(1, 2, 0), boost(4.0, 3), *examples(2, 3, 0, 1))
     assert ours.predict(X) == theirs.predict_proba_one(dict(zip(TinyFeatures.names, X, strict=True)))[True]
     assert ours.predict(X) != following(*examples(1, 2, 0, 2, 3, 0, 1)).predict(X)
+
+
+@pytest.mark.parametrize("make", [logistic, tree.HoeffdingTreeClassifier])
+def test_frozen_copy_says_of_many_what_it_says_of_each_with_errors_in_their_places(make: Callable[[], Any]) -> None:
+    own = learner("binary", make, baseline_examples=2)
+    for offset in range(4):
+        own.apply(offset, example(float(offset), outcome=offset % 2 == 0))
+    vectors = [[0.0, 1.0], [1.0], [3.0, 2.0]]
+    said = own.predict_all_with(own.frozen, vectors)
+    assert [said[0], said[2]] == [own.predict_with(own.frozen, vectors[0]), own.predict_with(own.frozen, vectors[2])]
+    assert isinstance(said[1], ModelError)
+    assert own.predict_all_with(own.frozen, [vectors[0], vectors[2]]) == [said[0], said[2]]
