@@ -4,7 +4,6 @@ import logging
 import os
 import socket
 import time
-import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -76,9 +75,7 @@ class Loop:
         self.shown: deque[Prediction] = deque(maxlen=SHOWN)
         self.on_predictions: Callable[[Iterable[Prediction]], None] | None = None
         self.on_example: Callable[[Example], None] | None = None
-        self._collectors: weakref.WeakKeyDictionary[Unit, Collector] = weakref.WeakKeyDictionary()
-        self._pending: weakref.WeakKeyDictionary[Unit, PendingLabels] = weakref.WeakKeyDictionary()
-        self._at_once = 16
+        self._at_once = 16  # records that the next step of many gets
         self._judged: deque[bool] = deque(maxlen=JUDGED)
 
     def tell_model(self) -> None:
@@ -90,14 +87,14 @@ class Loop:
 
     def pending(self, unit: Unit) -> PendingLabels:
         """The label join of a unit; built over its entries, and their queues, when first asked for."""
-        join = self._pending.get(unit)
+        join: PendingLabels | None = unit.kept.get("join")
         if join is None:
             p = self.pipeline
             entries = unit.state[pending.NAME]
             join = PendingLabels(
                 entries, horizon_ms=p.horizon_ms, expired=p.expired, corrected=p.corrected, queues=entries.queues
             )
-            self._pending[unit] = join
+            unit.kept["join"] = join
         return join
 
     def opened(self, unit: Unit) -> None:
@@ -109,10 +106,10 @@ class Loop:
 
     def collector(self, unit: Unit) -> Collector:
         """What gathers for the unit's next summary."""
-        found = self._collectors.get(unit)
+        found: Collector | None = unit.kept.get("collector")
         if found is None:
             found = Collector(self.pipeline, unit.partition, WORKER, cycle_ms=self.pipeline.cycle_ms)
-            self._collectors[unit] = found
+            unit.kept["collector"] = found
         return found
 
     def sum_up(self, unit: Unit) -> None:
@@ -150,6 +147,7 @@ class Loop:
         Whatever else is raised is a mistake of this program, so it ends the worker, with the unit as it was saved last.
         """
         unit = self.engine.unit_of(chunk.tp)
+        users = chunk.tp.topic != self.pipeline.summaries_topic  # which say nothing about the user's records
         started = time.perf_counter()
         try:
             for record in self.engine.take(unit, chunk):
@@ -160,7 +158,7 @@ class Loop:
                 except Invalid as invalid:
                     self.refuse(unit, record, invalid)
                 else:
-                    if chunk.tp.topic != self.pipeline.summaries_topic:  # which say nothing about the user's records
+                    if users:
                         self._judged.append(False)
                 unit.mark(chunk.tp, record.offset)
                 if time.perf_counter() - started > TURN:

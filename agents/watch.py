@@ -32,7 +32,7 @@ def register(loop: Loop) -> None:
     async def agent(chunks: StreamT[Chunk]) -> AsyncIterator[None]:
         async for chunk in chunks:
             # The frozen copy is made by the learner, so the learner must have been where these records are.
-            await loop.engine.follower.wait_for(chunk.records[-1].offset + 1)
+            await loop.engine.follower.wait_for(chunk.begin()[-1].offset + 1)
             await loop.each_of_many(chunk, step)
             yield
 

@@ -63,7 +63,7 @@ class State:
 
     def _samples(self) -> dict[str, float]:
         samples = parse(self._metrics.exposition().decode())
-        return {name: value for name, value in samples.items() if "_bucket" not in name and "_created" not in name}
+        return {name: value for name, value in samples.items() if "_bucket" not in name}
 
 
 def joined(sections: dict[str, bytes]) -> bytes:

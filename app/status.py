@@ -94,7 +94,7 @@ async def status(settings: Settings, pipeline: Pipeline) -> dict[str, Any]:
         "verdict": as_json(judge(report, incidents)),
         "report": top.short(report),
         "words": list(top.words(report, incidents)),
-        "metrics": {k: v for k, v in (samples or {}).items() if "_bucket" not in k and "_created" not in k},
+        "metrics": {k: v for k, v in (samples or {}).items() if "_bucket" not in k},
     }
 
 

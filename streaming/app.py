@@ -195,6 +195,7 @@ def run(app: StreamApp, *, loglevel: str = "INFO", more: Callable[[], str] = str
     after a failure for what else there is to say.
     """
     worker = faust.Worker(app, loglevel=loglevel, quiet=False, redirect_stdouts=False)
+    worker.spinner = None  # from WARNING on it would turn with every message of DEBUG, so each of these would be made
     try:
         worker.execute_from_commandline()
     finally:

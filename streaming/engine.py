@@ -16,15 +16,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.errors import KafkaError
 
 from streaming import clients, recovery
-from streaming.checkpoint import PlainWriter, Step, TransactionalWriter, no_step, send_batches
+from streaming.checkpoint import PlainWriter, Step, TransactionalWriter, no_step
 from streaming.config import EngineConfig
 from streaming.errors import CheckpointError, EngineError, StoreError
 from streaming.follower import Follower, Lesson
+from streaming.immediate import Immediate
 from streaming.state import Partition
 from streaming.stores import Stores
 from streaming.tables import StateTable
 from streaming.telemetry import GaugeName, Metrics
-from streaming.unit import Chunk, Output, Unit
+from streaming.unit import Chunk, Unit
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Owned(msgspec.Struct):
     writer: TransactionalWriter | PlainWriter
     lock: asyncio.Lock
     task: "asyncio.Task[None] | None" = None
-    sent: list["asyncio.Task[None]"] = msgspec.field(default_factory=list)
+    sent: list["asyncio.Future[None]"] = msgspec.field(default_factory=list)
     failed: bool = False
     made: deque[tuple[float, Any]] = msgspec.field(default_factory=deque)
 
@@ -95,8 +96,7 @@ class Engine:
         self._step = step
         self._owned: dict[tuple[str, int], Owned] = {}
         self._closing = asyncio.Lock()
-        self._immediate: AIOKafkaProducer | None = None
-        self._immediate_order = asyncio.Lock()
+        self._immediate = Immediate(config)
         self._edges: AIOKafkaConsumer | None = None
         self._asking: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -162,7 +162,7 @@ class Engine:
     def _publish_owned(self, owned: Owned) -> None:
         records = owned.unit.take_immediate()
         if records:
-            owned.sent.append(asyncio.create_task(self._publish(records)))
+            owned.sent.append(self._immediate.publish(records))
 
     # -- asked by the app
 
@@ -294,18 +294,9 @@ class Engine:
                 task.cancel()
         if self._edges is not None:
             await self._edges.stop()
-        if self._immediate is not None:
-            await self._immediate.stop()
+        await self._immediate.stop()
 
     # -- inside
-
-    async def _publish(self, records: Mapping[TopicPartition, list[Output]]) -> None:
-        async with self._immediate_order:  # whose waiters are served in order
-            if self._immediate is None:
-                self._immediate = clients.producer(self.config)
-                await self._immediate.start()
-            sent = [one for tp, outputs in records.items() for one in await send_batches(self._immediate, tp, outputs)]
-        await asyncio.gather(*(one.future for one in sent))
 
     async def _ask_ends_forever(self) -> None:
         """Learn again and again where the source partitions end: for lag, and for what is known to be read."""
@@ -389,8 +380,12 @@ class Engine:
             raise
 
     async def _checkpoint_forever(self, owned: Owned) -> None:
+        due = time.monotonic()
         while owned.unit.open:
-            await asyncio.sleep(self.config.checkpoint_interval)
+            # What a checkpoint takes is part of the interval, or who reads predictions would wait for it twice. But
+            # one that takes as long as that leaves time for work.
+            due = max(due + self.config.checkpoint_interval, time.monotonic() + self.config.checkpoint_interval / 2)
+            await asyncio.sleep(due - time.monotonic())
             if owned.unit.open:
                 await self._guard(self._checkpoint(owned))
 

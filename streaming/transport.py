@@ -5,6 +5,7 @@ Progress is the units' marks, never Faust's acks (which skip records in flight),
 """
 
 import asyncio
+import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka import TopicPartition
@@ -16,6 +17,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from streaming import clients
+from streaming.light import lighten
 from streaming.unit import Chunk
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         # agents. What comes for these meanwhile is not asked for before that fetch is answered: with Faust's 1.5 s
         # a busy partition stood still for that long beside idle ones.
         consumer._fetch_max_wait_ms = clients.FETCH_MAX_WAIT_MS
-        return consumer
+        return lighten(consumer)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust's livelock warnings look at its commits, which are not used here."""
@@ -67,6 +69,7 @@ class BatchConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._next: dict[TopicPartition, int] = {}
         self._passed: dict[TopicPartition, int] = {}
+        self._last: dict[TopicPartition, weakref.ref[Chunk]] = {}  # weakly: one that Faust drops takes nothing more
         self._must_seek = False
         self._sought_generation: int | None = None
 
@@ -92,7 +95,7 @@ class BatchConsumer(driver.Consumer):
 
     async def _seek_to_marks(self) -> None:
         self._must_seek = False
-        self._passed, self._next = {}, {}
+        self._passed, self._next, self._last = {}, {}, {}
         try:
             for tp, mark in self.engine_app.engine.marks().items():
                 await self._seek(cast("TP", tp), mark)
@@ -154,12 +157,38 @@ class BatchConsumer(driver.Consumer):
                 if not self._current(generation):
                     self._must_seek = True
                     return
-                chunk = Chunk(tp, self._next.get(tp, part[0].offset), part, generation)
-                self._next[tp] = part[-1].offset + 1
-                await self.wait_first(self.callback(self._message(tp, chunk, generation)), self.suspend_flow.wait())
+                base, self._next[tp] = self._next.get(tp, part[0].offset), part[-1].offset + 1
+                if not self._joined(tp, part, generation, size):
+                    await self._hand_over(Chunk(tp, base, part, generation))
             at += size
         if self._current(generation) and not self._must_seek:
             self._note_passed(set(self._next))
+
+    def _joined(self, tp: TopicPartition, records: list[Any], generation: int, size: int) -> bool:
+        """Whether the records went into the chunk before, which still waits for its agent.
+
+        An agent's turn, and what it publishes at its end, cost far more than a record, so a worker that has much to do
+        is not to do it in chunks of a few records.
+        """
+        last = self._last.get(tp)
+        chunk = None if last is None else last()
+        if chunk is None or chunk.begun or chunk.generation != generation or len(chunk.records) + len(records) > size:
+            return False
+        chunk.records.extend(records)
+        return True
+
+    async def _hand_over(self, chunk: Chunk) -> None:
+        """Give a chunk to its agent; where that has too many already, wait until it has not or a rebalance begins.
+
+        Waiting for whichever is first takes four tasks and several turns of the loop, so it is done only where needed.
+        """
+        self._last[chunk.tp] = weakref.ref(chunk)
+        message = self._message(chunk)
+        conductor = cast("BatchConductor", self.app.topics)
+        if conductor.has_room(message.tp):
+            await self.callback(message)
+        else:
+            await self.wait_first(self.callback(message), self.suspend_flow.wait())
 
     def _note_passed(self, tps: set[TopicPartition]) -> None:
         """Everything fetched so far has been delivered, so the consumer's position is how far has been read."""
@@ -171,8 +200,8 @@ class BatchConsumer(driver.Consumer):
                 self._passed[tp] = state.position
 
     @staticmethod
-    def _message(tp: TopicPartition, chunk: Chunk, generation: int) -> ConsumerMessage:
-        last = chunk.records[-1]
+    def _message(chunk: Chunk) -> ConsumerMessage:
+        tp, last = chunk.tp, chunk.records[-1]
         return ConsumerMessage(
             topic=tp.topic,
             partition=tp.partition,
@@ -186,12 +215,17 @@ class BatchConsumer(driver.Consumer):
             serialized_key_size=0,
             serialized_value_size=0,
             tp=TP(*tp),
-            generation_id=generation,
+            generation_id=chunk.generation,
         )
 
 
 class BatchConductor(Conductor):
     """Hands chunks to the subscribed channels as they are, without decoding."""
+
+    def has_room(self, tp: TP) -> bool:
+        """Whether the agents of this partition take a chunk without being waited for."""
+        channels: Any = self._tp_index.get(tp, ())
+        return not any(subscriber.queue.full() for channel in channels for subscriber in channel._subscribers)
 
     def _build_handler(self, tp: TP, channels: Any) -> Any:
         async def handle(message: ConsumerMessage) -> None:

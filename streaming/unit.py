@@ -24,7 +24,7 @@ class Output(msgspec.Struct, frozen=True, array_like=True, gc=False):
     headers: Headers = ()
 
 
-class Chunk(msgspec.Struct, frozen=True):
+class Chunk(msgspec.Struct, weakref=True):
     """Records of one partition in offset order, as they reach an agent.
 
     Attributes:
@@ -32,12 +32,19 @@ class Chunk(msgspec.Struct, frozen=True):
         base: the offset that followed the last record delivered before this chunk.
         records: the raw records.
         generation: the group's generation in which it was fetched.
+        begun: whether an agent has begun with it, so that nothing more is put into it.
     """
 
     tp: TopicPartition
     base: int
-    records: Sequence["ConsumerRecord[Any, Any]"]
+    records: list["ConsumerRecord[Any, Any]"]
     generation: int = 0
+    begun: bool = False
+
+    def begin(self) -> Sequence["ConsumerRecord[Any, Any]"]:
+        """Its records; no more come to it."""
+        self.begun = True
+        return self.records
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -60,6 +67,7 @@ class Unit:
         before_cut: called at the beginning of each cut, for what is only made then; set by the agents.
         after_save: called when a checkpoint of it was committed; set by the agents.
         lag: records of each source topic not done yet, as of when the engine last asked.
+        kept: what the agents keep of it in memory, by their own names.
 
     Life: opened by recovery, closed on revocation. Closed, it refuses records, so that a batch that is still
     in an agent's hands cannot write to a partition that somebody else owns by now.
@@ -80,6 +88,7 @@ class Unit:
         self.before_cut: Callable[[Unit], None] | None = None
         self.after_save: Callable[[Unit], None] | None = None
         self.lag: dict[str, int] = {}
+        self.kept: dict[str, Any] = {}
         self._asked: dict[TopicPartition, list[tuple[int, Any]]] = {tp: [] for tp in offsets}
         self._read_to: dict[TopicPartition, Any] = {}
         self._immediate: list[tuple[TopicPartition, Output]] = []
@@ -103,7 +112,7 @@ class Unit:
         mark = self._marks.get(chunk.tp)
         if not self.open or mark is None or chunk.base > mark:
             return None
-        return [record for record in chunk.records if record.offset >= mark]
+        return [record for record in chunk.begin() if record.offset >= mark]
 
     def mark(self, tp: TopicPartition, offset: int) -> None:
         """Say that the record at this offset and all before it are finished."""
@@ -135,8 +144,10 @@ class Unit:
 
     def emit(self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
         """Buffer a record for the next checkpoint."""
-        tp = TopicPartition(topic, partition)
-        self._outputs.setdefault(tp, []).append(Output(key, value, headers))
+        outputs = self._outputs.get((topic, partition))  # which equals a TopicPartition
+        if outputs is None:
+            outputs = self._outputs[TopicPartition(topic, partition)] = []
+        outputs.append(Output(key, value, headers))
 
     def emit_now(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
         """Buffer a record that is published outside the transaction, at the next turn at the latest."""

@@ -171,10 +171,12 @@ class Worker:
         hold(unit is not None, "the unit is closed")
         base = unit.marks[tp]  # type: ignore[union-attr]
         step = score.step if tp == self.events else label.step
-        await self._timed(Chunk(tp, base, records), step)
+        await self._timed(Chunk(tp, base, [*records]), step)
         hold(unit.marks[tp] == records[-1].offset + 1, "the mark is not behind the last record")  # type: ignore[union-attr]
         self.consumed[tp] += len(records)
-        await self._timed(Chunk(tp, base, records[len(records) // 2 :]), step)  # done already, so nothing comes of it
+        await self._timed(
+            Chunk(tp, base, [*records[len(records) // 2 :]]), step
+        )  # done already, so nothing comes of it
 
     async def _timed(self, chunk: Chunk, step: Any) -> None:
         started = time.process_time()

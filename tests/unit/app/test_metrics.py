@@ -1,5 +1,8 @@
 """The Prometheus backend has every metric of the catalogue."""
 
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
 from app.metrics import PrometheusMetrics, parse
 from streaming.telemetry import CATALOGUE, COUNTERS, GAUGES, HISTOGRAMS
 
@@ -16,6 +19,31 @@ def test_exposition_round_trips_through_parse() -> None:
     samples = parse(metrics.exposition().decode())
     assert samples['consumer_lag{partition="0",topic="departures"}'] == 3.0
     assert samples["checkpoint_seconds_count"] == 1.0
+
+
+def test_counters_and_histograms_are_what_prometheus_own_would_be() -> None:
+    registry = CollectorRegistry()
+    labels = Counter("headwater_labels_total", CATALOGUE["labels_total"].help, ["outcome"], registry=registry)
+    delay = CATALOGUE["label_delay_seconds"]
+    seconds = Histogram("headwater_label_delay_seconds", delay.help, registry=registry, buckets=delay.buckets)
+    metrics = PrometheusMetrics()
+    for outcome in (*CATALOGUE["labels_total"].known, "matched", "late", "matched"):
+        labels.labels(outcome).inc(0.0 if outcome not in {"matched", "late"} else 1.0)
+    for outcome in ("matched", "late") * 2 + ("matched",):
+        metrics.count("labels_total", outcome=outcome)
+    for value in (-1.0, 0.0, 1.0, 1.5, 60.0, 1e9):
+        seconds.observe(value)
+        metrics.observe("label_delay_seconds", value)
+    expected = {line for line in generate_latest(registry).decode().splitlines() if "_created" not in line}
+    assert "headwater_label_delay_seconds_sum 1.0000000615e+09" in expected
+    assert expected <= set(metrics.exposition().decode().splitlines())
+
+
+def test_labels_that_the_catalogue_has_not_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"got labels \('kind',\) of the metric labels_total, expected \('outcome',\)"):
+        PrometheusMetrics().count("labels_total", kind="matched")
+    with pytest.raises(ValueError, match=r"got labels \(\)"):
+        PrometheusMetrics().count("labels_total")
 
 
 def test_a_forgotten_gauge_is_not_shown_until_it_is_set_again() -> None:

@@ -119,7 +119,7 @@ def test_no_immediate_prediction_that_failed_is_committed_over() -> None:
 
 def consumer() -> Any:
     made = BatchConsumer.__new__(BatchConsumer)
-    made._next, made._passed = {SOURCE: 100}, {SOURCE: 100}
+    made._next, made._passed, made._last = {SOURCE: 100}, {SOURCE: 100}, {}
     made._must_seek, made._sought_generation = False, 7
 
     async def seek(tp: Any, offset: int) -> None:
@@ -144,7 +144,8 @@ def test_records_fetched_before_a_seek_are_not_given_after_it() -> None:
     made._next, made._passed = {SOURCE: 1_000}, {}
     chunks: list[Chunk] = []
     engine = SimpleNamespace(marks=lambda: {SOURCE: 500}, config=SimpleNamespace(chunk=500))
-    made.app = SimpleNamespace(engine=engine, consumer_generation_id=7, should_stop=False)
+    topics = SimpleNamespace(has_room=lambda tp: False)
+    made.app = SimpleNamespace(engine=engine, topics=topics, consumer_generation_id=7, should_stop=False)
     made.flow_active = True
     made.suspend_flow = asyncio.Event()
     records = [SimpleNamespace(offset=o, timestamp=0, timestamp_type=0, value=b"", key=b"") for o in range(800, 810)]

@@ -1,13 +1,23 @@
 """The consumer that Faust makes, as the engine has it."""
 
 import asyncio
-from typing import Any
+import gc
+import logging
+from types import SimpleNamespace
+from typing import Any, cast
 
+import faust
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+from faust.types import TP
+from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
-from streaming.transport import BatchThread
+from streaming import app as streaming_app
+from streaming.transport import BatchConductor, BatchConsumer, BatchThread
+from streaming.unit import Chunk
+
+EVENTS = TopicPartition("events", 0)
 
 
 def test_a_busy_partition_does_not_wait_for_the_long_fetch_of_idle_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,3 +34,122 @@ def test_a_busy_partition_does_not_wait_for_the_long_fetch_of_idle_ones(monkeypa
     consumer = asyncio.run(scenario())
     assert consumer._fetch_max_wait_ms == 100
     assert consumer._isolation_level == "read_committed"
+    assert "lighten" in consumer.start.__qualname__
+
+
+def records(*offsets: int) -> list[Any]:
+    return [SimpleNamespace(offset=offset, timestamp=0, timestamp_type=0) for offset in offsets]
+
+
+class Flowing(BatchConsumer):
+    """One between two rebalances."""
+
+    flow_active = True
+
+
+class Agents:
+    """A consumer of one partition, with a queue in place of an agent's stream."""
+
+    def __init__(self, maxsize: int, size: int = 500) -> None:
+        self.queue: Any = ThrowableQueue(maxsize=maxsize, flow_control=FlowControlEvent(initially_suspended=False))
+        self.size = size
+        self.waited: int = 0
+        conductor: Any = BatchConductor.__new__(BatchConductor)
+        channel = SimpleNamespace(_subscribers=[SimpleNamespace(queue=self.queue)])
+        conductor._tp_index = {TP(*EVENTS): [channel]}
+        app = SimpleNamespace(topics=conductor, consumer_generation_id=1)
+        self.consumer: Any = cast("Any", Flowing).__new__(Flowing)
+        self.consumer._next, self.consumer._last, self.consumer._must_seek = {}, {}, False
+        self.consumer.app, self.consumer.suspend_flow = app, asyncio.Event()
+        self.consumer.callback, self.consumer.wait_first = self._callback, self._wait_first
+        self.consumer._note_passed = lambda tps: None
+
+    async def _callback(self, message: Any) -> None:
+        await self.queue.put(message.value)
+
+    async def _wait_first(self, work: Any, other: Any) -> None:
+        self.waited += 1
+        other.close()
+        await work
+
+    async def deliver(self, *offsets: int, generation: int = 1) -> None:
+        self.consumer.app.consumer_generation_id = generation
+        await self.consumer._deliver({EVENTS: records(*offsets)}, None, generation, self.size)
+
+    def chunks(self) -> list[tuple[int, list[int]]]:
+        found = []
+        while not self.queue.empty():
+            chunk: Chunk = self.queue.get_nowait()
+            found.append((chunk.base, [record.offset for record in chunk.begin()]))
+        return found
+
+
+def test_records_join_the_chunk_that_still_waits_for_its_agent() -> None:
+    async def scenario() -> None:
+        agents = Agents(maxsize=8)
+        await agents.deliver(5, 6)
+        await agents.deliver(8)
+        assert agents.chunks() == [(5, [5, 6, 8])]
+        await agents.deliver(9)  # an agent has begun with the first
+        await agents.deliver(10, generation=2)  # and this is of another life of the group
+        assert agents.chunks() == [(9, [9]), (10, [10])]
+        assert not agents.waited
+
+    asyncio.run(scenario())
+
+
+def test_a_chunk_grows_no_longer_than_one_that_is_fetched() -> None:
+    async def scenario() -> None:
+        agents = Agents(maxsize=8, size=4)
+        await agents.deliver(0, 1, 2)
+        await agents.deliver(3)
+        await agents.deliver(4, 5)
+        assert agents.chunks() == [(0, [0, 1, 2, 3]), (4, [4, 5])]
+
+    asyncio.run(scenario())
+
+
+def test_nothing_joins_a_chunk_that_a_rebalance_dropped() -> None:
+    """It would be lost with it; as a chunk of its own it is refused, for it does not follow."""
+
+    async def scenario() -> None:
+        agents = Agents(maxsize=8)
+        await agents.deliver(5, 6)
+        agents.queue.clear()
+        gc.collect()
+        await agents.deliver(7)
+        assert agents.chunks() == [(7, [7])]
+
+    asyncio.run(scenario())
+
+
+def test_only_a_chunk_for_which_there_is_no_room_is_waited_for() -> None:
+    async def scenario() -> None:
+        agents = Agents(maxsize=2, size=1)
+        await agents.deliver(0, 1)
+        assert agents.waited == 0
+        delivering = asyncio.create_task(agents.deliver(2))
+        await asyncio.sleep(0)
+        assert agents.waited == 1
+        assert agents.queue.qsize() == 2
+        assert agents.queue.get_nowait().base == 0
+        await delivering
+        assert [base for base, _ in agents.chunks()] == [1, 2]
+
+    asyncio.run(scenario())
+
+
+def test_messages_of_debug_are_not_made_where_only_warnings_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faust's spinner turns with every message, so from WARNING on each was made: a tenth of a worker's time."""
+    levels = []
+
+    def execute(worker: faust.Worker) -> None:
+        worker.on_setup_root_logger(logging.root, logging.WARNING)
+        levels.append(logging.root.level)
+
+    monkeypatch.setattr(faust.Worker, "execute_from_commandline", execute)
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    made = faust.App("spinner", broker="kafka://127.0.0.1:1")
+    made.failure = None  # type: ignore[attr-defined]
+    streaming_app.run(made, loglevel="WARNING")  # type: ignore[arg-type]
+    assert levels == [logging.WARNING]
