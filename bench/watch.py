@@ -43,7 +43,9 @@ class Watched:
             for (at, record), cost in zip(enumerate(records, offset), costs, strict=True)
             if isinstance(record, Example)
         ]
-        said = self.frozen.predict_all_with(self.frozen.frozen, [record.features for _, record, _ in examples])
+        frozen = self.frozen.frozen
+        vectors = [record.features for _, record, _ in examples]
+        said = [None] * len(vectors) if frozen is None else self.frozen.predict_all_with(frozen, vectors)
         values = [value if isinstance(value, float) else None for value in said]
         self.watch.observe_all([example[:2] for example in examples], [cost for *_, cost in examples], values)
 
