@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import ConsumerRecord
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Step = Callable[["Loop", Unit, "ConsumerRecord[Any, Any]"], None]
+StepOfMany = Callable[["Loop", Unit, "Sequence[ConsumerRecord[Any, Any]]"], "Sequence[Invalid | None]"]
 
 WORKER = f"{socket.gethostname()}:{os.getpid()}"
 SHOWN = 10  # predictions of a turn that are shown to whoever looks
 TURN = 0.02  # seconds of work before the loop, and with it the heartbeat and the checkpoint, gets a turn
+MOST_AT_ONCE = 256  # records that a step of many gets
 JUDGED = 1_000  # records over which the share of dead letters is taken
 FEWEST = 100  # and how many of them there must be before it is judged
 MAX_DEAD_LETTER = 3_000_000  # bytes of the original value that a dead letter keeps
@@ -73,6 +75,7 @@ class Loop:
         self.shown: deque[Prediction] = deque(maxlen=SHOWN)
         self.on_predictions: Callable[[Iterable[Prediction]], None] | None = None
         self.on_example: Callable[[Example], None] | None = None
+        self._at_once = 16  # records that the next step of many gets
         self._judged: deque[bool] = deque(maxlen=JUDGED)
 
     def tell_model(self) -> None:
@@ -166,6 +169,43 @@ class Loop:
                 self._end_turn(unit)
         except Exception as error:  # noqa: BLE001  # Faust would restart the agent past the record
             await self.app.fail(error)
+
+    async def each_of_many(self, chunk: Chunk, step: StepOfMany) -> None:
+        """Like `each`, for a step that does many records at once and says of each whether it is refused, and why.
+
+        How many it gets depends on how long those before took, so that it never holds the loop for long.
+        """
+        unit = self.engine.unit_of(chunk.tp)
+        started = time.perf_counter()
+        try:
+            records, done = self.engine.take(unit, chunk), 0
+            while done < len(records):
+                if unit is None or not unit.open:
+                    return
+                part = records[done : done + self._at_once]
+                begun = time.perf_counter()
+                for record, invalid in zip(part, step(self, unit, part), strict=True):
+                    if invalid is not None:
+                        self.refuse(unit, record, invalid)
+                    else:
+                        self._judged.append(False)
+                    unit.mark(chunk.tp, record.offset)
+                done += len(part)
+                now = time.perf_counter()
+                self._adapt(len(part), now - begun)
+                if now - started > TURN / 2:
+                    self._end_turn(unit)
+                    await self.engine.breathe()
+                    started = time.perf_counter()
+            if unit is not None and unit.open:
+                self._end_turn(unit)
+        except Exception as error:  # noqa: BLE001  # Faust would restart the agent past the record
+            await self.app.fail(error)
+
+    def _adapt(self, done: int, seconds: float) -> None:
+        """Choose how many records the next step of many gets: half a turn's, but twice as many as the last at most."""
+        fit = int(done * TURN / 2 / max(seconds, 1e-6))
+        self._at_once = max(1, min(fit, 2 * max(done, self._at_once // 2), MOST_AT_ONCE))
 
     def _end_turn(self, unit: Unit) -> None:
         if pending.NAME in unit.state:

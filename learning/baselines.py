@@ -3,14 +3,17 @@
 They see the outcomes that the model learns, in the order of the training log, whatever entity they are of.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from learning.records import Outcome, Value
 
 BASELINES = ("base_rate", "last_label")
 
-_TRUE = "True"
+_TRUE, _FALSE = "True", "False"
 
 
 class Baselines:
@@ -76,6 +79,36 @@ class Baselines:
         self._times[name] = self._times.get(name, 0) + 1
         self._last = outcome
 
+    def go_through(self, outcomes: Sequence[Outcome]) -> tuple[list[Value], list[Value]]:
+        """What the base rate and the last label say before each of these, which both are told on the way."""
+        if self._task in ("binary", "anomaly") and self._last is not None and outcomes:
+            return self._of_classes(np.array(outcomes, dtype=bool))
+        said: tuple[list[Value], list[Value]] = ([], [])
+        for outcome in outcomes:
+            said[0].append(self.base_rate())
+            said[1].append(self.last_label())
+            self.learn(outcome)
+        return said
+
+    def _of_classes(self, truths: npt.NDArray[np.bool_]) -> tuple[list[Value], list[Value]]:
+        """The same of True and False by running counts, to the last bit: all are integers until they are divided."""
+        before = np.concatenate(([bool(self._last)], truths[:-1]))
+        times = self._times.get(_TRUE, 0) + _earlier(truths)
+        base_rate = (times + 1) / (self._n + np.arange(len(truths)) + 2)
+        stay = np.empty(len(truths))
+        for name, at in ((_TRUE, before), (_FALSE, ~before)):
+            stayed = at & (truths == before)
+            followed_by = self._followed.get(name, 0) + _earlier(at)
+            stayed_by = self._stayed.get(name, 0) + _earlier(stayed)
+            stay[at] = ((stayed_by + 1) / (followed_by + 2))[at]
+            _count(self._followed, name, int(at.sum()), int(at.sum()))
+            _count(self._stayed, name, int(stayed.sum()), int(at.sum()))
+        for name, came in ((_TRUE, int(truths.sum())), (_FALSE, int((~truths).sum()))):
+            _count(self._times, name, came, came)
+        self._n += len(truths)
+        self._last = bool(truths[-1])
+        return base_rate.tolist(), np.where(before, stay, 1.0 - stay).tolist()
+
     def state(self) -> dict[str, Any]:
         """Everything in it, in plain containers that are its own."""
         counts = [dict(self._times), dict(self._followed), dict(self._stayed)]
@@ -85,3 +118,14 @@ class Baselines:
         """Become what `state` was taken from."""
         self._n, self._mean, self._last = state["n"], state["mean"], state["last"]
         self._times, self._followed, self._stayed = map(dict, state["counts"])
+
+
+def _earlier(marks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """How many marks there are before each place."""
+    return np.cumsum(marks) - marks
+
+
+def _count(counts: dict[str, int], name: str, more: int, seen: int) -> None:
+    """Count, where the name was seen at all: what was not has no count."""
+    if seen:
+        counts[name] = counts.get(name, 0) + more

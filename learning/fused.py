@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 from typing import Any, TypeAlias
 
+import numpy as np
 from river import base, compose, linear_model, optim, preprocessing
 from river.utils import VectorDict
 
@@ -58,6 +59,13 @@ class _Fused(base.Estimator):
         if linear is None or len(vector) != len(self._names or ()):
             return self._of_river(self._dict(vector))
         return linear.predict(vector)
+
+    def predict_vectors(self, vectors: Sequence[Sequence[float]]) -> list[float]:
+        """The same for many, each with a number for each of the expected names; to the last bit."""
+        linear = self._linear or self._ready()
+        if linear is None or not self._names or {len(vector) for vector in vectors} != {len(self._names)}:
+            return [self.predict_vector(vector) for vector in vectors]
+        return linear.predict_all(np.array(vectors, dtype=float))
 
     def learn_vector(self, vector: Sequence[float], outcome: Any) -> None:
         """Take one example, with a vector as above."""

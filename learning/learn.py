@@ -173,13 +173,35 @@ class Learner:
 
     def predict_with(self, model: Any, vector: Sequence[float]) -> Value:
         """What another state of the same model says about a vector. Raises `ModelError`."""
+        still = self._still_of(model)
+        return _checked(self._ask(model, vector) if still is None else self._ask_fused(still, vector))
+
+    def predict_all_with(self, model: Any, vectors: Sequence[Sequence[float]]) -> list[Value | ModelError]:
+        """The same about many vectors, to the last bit, with the error in its place where one would be raised."""
+        still = self._still_of(model)
+        if still is not None:
+            try:
+                numbers = still.predict_vectors(vectors)
+            except Exception:  # noqa: BLE001  # of one of them, which will say so when it is asked about alone
+                numbers = [math.nan]
+            if all(map(math.isfinite, numbers)):
+                return [number or 0.0 for number in numbers]  # as in `_ask_fused`
+        return [self._said_or_error(model, vector) for vector in vectors]
+
+    def _said_or_error(self, model: Any, vector: Sequence[float]) -> Value | ModelError:
+        try:
+            return self.predict_with(model, vector)
+        except ModelError as error:
+            return error
+
+    def _still_of(self, model: Any) -> FusedModel | None:
+        """What stands for the frozen copy; None for another model, or where nothing does."""
         if model is None or model is not self.frozen:
-            return _checked(self._ask(model, vector))
+            return None
         if self._still[0] is not model:
             # Of a copy, since whoever has the frozen one in hand may look into it at any time.
             self._still = (model, self._stand_in(copy_of(model)))
-        still = self._still[1]
-        return _checked(self._ask(model, vector) if still is None else self._ask_fused(still, vector))
+        return self._still[1]
 
     def _ask(self, model: Any, vector: Sequence[float]) -> Value:
         try:

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from math import exp
 from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 Loss = Literal["log", "hinge", "squared"]
 
 
@@ -58,6 +61,10 @@ class Linear(Protocol):
         """The probability of True where the loss is one of classification, else the number."""
         raise NotImplementedError
 
+    def predict_all(self, vectors: npt.NDArray[np.float64]) -> list[float]:
+        """The same for each row, to the last bit."""
+        raise NotImplementedError
+
     def learn(self, vector: Sequence[float], outcome: float) -> None:
         """Take one example; a class is a bool."""
 
@@ -81,6 +88,10 @@ class PythonLinear:
         """As `Linear` has it."""
         score = self._score(vector) + self._intercept
         return sigmoid(score) if self._is_class else score
+
+    def predict_all(self, vectors: npt.NDArray[np.float64]) -> list[float]:
+        """As `Linear` has it."""
+        return predict_all(self._recipe, self.numbers(), self._deviations, vectors)
 
     def _score(self, vector: Sequence[float]) -> float:
         score = 0.0
@@ -142,6 +153,31 @@ def sigmoid(score: float) -> float:
     if score > 30:
         return 1.0
     return 1 / (1 + exp(-score))
+
+
+def predict_all(
+    recipe: Recipe, numbers: Numbers, deviations: Sequence[float], vectors: npt.NDArray[np.float64]
+) -> list[float]:
+    """What a model says about each row: feature by feature for all rows, so that each row is added up in order.
+
+    Args:
+        recipe: the model's.
+        numbers: what it has learned.
+        deviations: square roots of the variances.
+        vectors: one a row.
+    """
+    scores = np.zeros(len(vectors))
+    with np.errstate(all="ignore"):  # as Python's floats are: infinity, and what is no number, are for who asks
+        for column, mean, deviation, weight in zip(vectors.T, numbers.means, deviations, numbers.weights, strict=True):
+            if not recipe.scaled:
+                scores += column * weight
+            elif deviation:
+                scores += (column - mean) / deviation * weight
+            else:
+                scores += 0.0 * weight
+        scores += numbers.intercept
+    # The exponential is Python's: NumPy's may be another one.
+    return scores.tolist() if recipe.loss == "squared" else list(map(sigmoid, scores.tolist()))
 
 
 def gradient(recipe: Recipe, score: float, outcome: float) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features import compiled
-from learning.linear import Loss, Numbers, PythonLinear, Recipe
+from learning.linear import Loss, Numbers, PythonLinear, Recipe, predict_all
 
 _HEAD = 12
 _ROWS = 6
@@ -115,6 +115,7 @@ class CompiledLinear:
     def __init__(self, recipe: Recipe, numbers: Numbers) -> None:
         n = len(numbers.weights)
         self._n = n
+        self._recipe = recipe
         self._state: Any = np.zeros(_HEAD + _ROWS * n)
         self._state[:10] = [
             numbers.examples, numbers.intercept, recipe.scaled, _LOSSES[recipe.loss], recipe.positive, recipe.negative,
@@ -133,6 +134,10 @@ class CompiledLinear:
         self._fill(self._state, 8 * _HEAD, *vector)
         value: float = self._predict(self._state)
         return value
+
+    def predict_all(self, vectors: npt.NDArray[np.float64]) -> list[float]:
+        """As `Linear` has it."""
+        return predict_all(self._recipe, self.numbers(), self.roots(), vectors)
 
     def learn(self, vector: Sequence[float], outcome: float) -> None:
         """As `Linear` has it."""

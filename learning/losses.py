@@ -5,13 +5,13 @@ with a day of label time, when it has enough examples. Only what gets worse is a
 """
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from learning.alarms import DETECTOR, Bet, alarm_threshold, new_bet
-from learning.learn import is_scorable
-from learning.quality import loss_of
+from learning.costs import costs_of
 from learning.records import Example, LogRecord
 from learning.reports import Alarm, Measures
 from learning.summary import DAY_MS
@@ -64,7 +64,6 @@ class LossAlarm:
 
     def __init__(self, pipeline: "Pipeline", *, budget: float = BUDGET, cycle_ms: int = DAY_MS) -> None:
         self._pipeline = pipeline
-        self._task = pipeline.task
         self._cycle = cycle_ms
         self._first = pipeline.baseline_examples
         self.threshold = alarm_threshold(budget, cycle_ms / DAY_MS)
@@ -78,35 +77,38 @@ class LossAlarm:
         return self._state.offset
 
     def observe(self, offset: int, record: LogRecord, wall_ms: int) -> Alarm | None:
-        """Take the record at this offset of the log; one at or before the last is passed over.
+        """Take one record, as `observe_all` takes many; the alarm that it raises, if any."""
+        return next(iter(self.observe_all([(offset, record, wall_ms)], costs_of(self._pipeline, [record]))), None)
 
-        The alarm that it raises, if any: none in the pipeline's first `baseline_examples`. Corrections are second
-        outcomes and count no more here than in the watch.
+    def observe_all(self, entries: Sequence[tuple[int, LogRecord, int]], costs: Sequence[float | None]) -> list[Alarm]:
+        """Take records of the log in order; one at or before the last is passed over.
+
+        The alarms that they raise: none in the pipeline's first `baseline_examples`. Corrections are second outcomes
+        and count no more here than in the watch.
 
         Args:
-            offset: the record's.
-            record: what stands there.
-            wall_ms: when it was written, for the alarm.
+            entries: of each record its offset, what stands there, and when it was written in ms, for the alarm.
+            costs: of each, as `learning.costs.costs_of` has them.
         """
-        state = self._state
-        if offset <= state.offset:
-            return None
-        state.offset = offset
-        if not isinstance(record, Example) or not is_scorable(self._pipeline, record):
-            return None
-        state.examples += 1
-        if state.examples <= self._first:
-            return None  # a model that has just begun gets worse and better for no other reason
-        day = record.label_time_ms // self._cycle
-        alarm = None
-        if day > state.window.day and state.window.counts[0] >= LEAST_EVENTS:
-            window, state.window = state.window, _Window(day)
-            alarm = self._judge(window, offset, record, wall_ms)
-        if not state.window.counts[0]:
-            state.window.first = day
-        state.window.day = max(state.window.day, day)
-        self._count(record)
-        return alarm
+        state, cycle, alarms = self._state, self._cycle, []
+        for (offset, record, wall_ms), cost in zip(entries, costs, strict=True):
+            if offset <= state.offset:
+                continue
+            state.offset = offset
+            if cost is None or not isinstance(record, Example):
+                continue
+            state.examples += 1
+            if state.examples <= self._first:
+                continue  # a model that has just begun gets worse and better for no other reason
+            day, window = record.label_time_ms // cycle, state.window
+            if day > window.day:
+                if window.counts[0] >= LEAST_EVENTS:
+                    state.window = _Window()
+                    alarm = self._judge(window, offset, record, wall_ms)
+                    alarms += [] if alarm is None else [alarm]
+                state.window.day = day
+            self._count(record, day, cost)
+        return alarms
 
     def drift(self) -> Measures:
         """For "loss" and "label_delay", how much of the threshold each has reached by itself."""
@@ -135,13 +137,17 @@ class LossAlarm:
         made._state = state
         return made
 
-    def _count(self, example: Example) -> None:
+    def _count(self, example: Example, day: int, cost: float) -> None:
         window = self._state.window
-        loss = loss_of(self._task, example.prediction, example.outcome)
-        kinds = (0,) if not isinstance(example.outcome, bool) else (0, 1 if example.outcome else 2)
-        for kind in kinds:
-            window.counts[kind] += 1
-            window.losses[kind] += loss
+        counts, losses, outcome = window.counts, window.losses, example.outcome
+        if not counts[0]:
+            window.first = day
+        counts[0] += 1
+        losses[0] += cost
+        if isinstance(outcome, bool):
+            kind = 1 if outcome else 2
+            counts[kind] += 1
+            losses[kind] += cost
         if example.source == "label" and len(window.delays) < LEAST_EVENTS:
             window.delays.append((example.label_time_ms - example.time_ms) / 1000.0)
 

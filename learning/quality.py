@@ -4,8 +4,10 @@
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from copy import copy
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -156,7 +158,7 @@ class Curve:
         """Take many."""
         probabilities = np.clip(probabilities, 0.0, 1.0)
         bins = np.minimum(probabilities * RELIABILITY_BINS, RELIABILITY_BINS - 1).astype(int)
-        self._plus(
+        self.plus(
             np.bincount(bins, minlength=RELIABILITY_BINS).tolist(),
             np.bincount(bins, probabilities, RELIABILITY_BINS).tolist(),
             np.bincount(bins[truths], minlength=RELIABILITY_BINS).tolist(),
@@ -164,9 +166,10 @@ class Curve:
 
     def merge(self, other: "Curve") -> None:
         """Take what another one took."""
-        self._plus(other.n, other.predicted, other.observed)
+        self.plus(other.n, other.predicted, other.observed)
 
-    def _plus(self, n: list[int], predicted: list[float], observed: list[int]) -> None:
+    def plus(self, n: Sequence[int], predicted: Sequence[float], observed: Sequence[int]) -> None:
+        """Add to each bin; the arguments are as the attributes."""
         self.n = [a + b for a, b in zip(self.n, n, strict=True)]
         self.predicted = [a + b for a, b in zip(self.predicted, predicted, strict=True)]
         self.observed = [a + b for a, b in zip(self.observed, observed, strict=True)]
@@ -204,6 +207,7 @@ class Tally:
         hits: those right of True.
         misses: those wrong of True.
         alarms: those wrong of False.
+        bins: how finely scores are told apart.
         negative: scores whose outcome was False, by bin.
         positive: by bin, True.
         curve: reliability.
@@ -214,10 +218,10 @@ class Tally:
         self.threshold = threshold
         self.n = self.right = self.hits = self.misses = self.alarms = 0
         self.loss = self.squared = self.error = 0.0
-        self.negative: dict[int, int] = {}
-        self.positive: dict[int, int] = {}
+        self.negative: Counter[int] = Counter()
+        self.positive: Counter[int] = Counter()
         self.curve = Curve()
-        self._bins = bins
+        self.bins = bins
         self._scale = bins / (2.0 * EDGE)
         self._place: Callable[[float], float] = spread if task == "anomaly" else log_odds
 
@@ -238,8 +242,8 @@ class Tally:
         else:
             truth = bool(outcome)
             side = self.positive if truth else self.negative
-            bin_ = min(int((self._place(point) + EDGE) * self._scale), self._bins - 1)
-            side[bin_] = side.get(bin_, 0) + 1
+            bin_ = min(int((self._place(point) + EDGE) * self._scale), self.bins - 1)
+            side[bin_] += 1
             if self.task == "binary":
                 self._take_probability(point, truth)
 
@@ -269,18 +273,19 @@ class Tally:
             for point, outcome in zip(points, outcomes, strict=True):
                 self.take(point, outcome)
             return
+        if self.task == "binary":
+            Points(self.task, self.threshold, points, outcomes).to(self)
+            return
         values = np.array(points, dtype=float)
         self.n += len(points)
         if self.task == "multiclass":
             self._take_classes(values)
-        elif self.task == "regression":
+        else:
             with np.errstate(over="ignore"):  # left out of the report, as other measures that are not defined
                 errors = values - np.array(outcomes, dtype=float)
                 self.loss += float(np.abs(errors).sum())
                 self.squared += float((errors * errors).sum())
                 self.error += float(errors.sum())
-        else:
-            self._take_probabilities(values, np.array(outcomes, dtype=bool))
 
     def _take_classes(self, marks: npt.NDArray[np.float64]) -> None:
         of_outcome, top, right, squares = marks.T
@@ -289,31 +294,28 @@ class Tally:
         self.right += int(right.sum())
         self.curve.add_all(top, right.astype(bool))
 
-    def _take_probabilities(self, values: npt.NDArray[np.float64], truths: npt.NDArray[np.bool_]) -> None:
-        said = values >= self.threshold
-        self.loss += _log_losses(np.where(truths, values, 1.0 - values))
-        self.squared += float(((values - truths) ** 2).sum())
-        self.right += int((said == truths).sum())
-        self.hits += int((said & truths).sum())
-        self.misses += int((~said & truths).sum())
-        self.alarms += int((said & ~truths).sum())
-        self.curve.add_all(values, truths)
-        inside = np.clip(values, SMALLEST, 1.0 - SMALLEST)
-        places = np.clip(np.log(inside / (1.0 - inside)), -EDGE, EDGE)
-        bins = np.minimum(((places + EDGE) * self._scale).astype(int), self._bins - 1)
-        for side, chosen in ((self.positive, bins[truths]), (self.negative, bins[~truths])):
-            _plus(side, dict(zip(*(a.tolist() for a in np.unique(chosen, return_counts=True)), strict=True)))
+    def plus(self, sums: "_Sums") -> None:
+        """Take many probabilities by what they add."""
+        self.n += sum(sums.said)
+        self.loss += sums.loss
+        self.squared += sums.squared
+        rejections, misses, alarms, hits = sums.said
+        self.right += rejections + hits
+        self.hits += hits
+        self.misses += misses
+        self.alarms += alarms
+        self.curve.plus(sums.curve_n, sums.curve_predicted, sums.curve_observed)
 
     def merge(self, other: "Tally") -> None:
         """Take what another one took. Raises `ValueError` where it is of another task, threshold or fineness."""
-        ours, theirs = (self.task, self.threshold, self._bins), (other.task, other.threshold, other._bins)
+        ours, theirs = (self.task, self.threshold, self.bins), (other.task, other.threshold, other.bins)
         if ours != theirs:
             message = f"got a tally of task, threshold and bins {theirs}, expected {ours}; only alike ones add up"
             raise ValueError(message)
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        _plus(self.negative, other.negative)
-        _plus(self.positive, other.positive)
+        self.negative.update(other.negative)
+        self.positive.update(other.positive)
         self.curve.merge(other.curve)
 
     def report(self) -> Report:
@@ -339,7 +341,7 @@ class Tally:
 
     def _roc_auc(self) -> float | None:
         """From two histograms, a trapezoid inside each bin."""
-        negative, positive = np.zeros(self._bins), np.zeros(self._bins)
+        negative, positive = np.zeros(self.bins), np.zeros(self.bins)
         for side, counts in ((negative, self.negative), (positive, self.positive)):
             side[list(counts)] = list(counts.values())
         pairs = negative.sum() * positive.sum()
@@ -361,17 +363,134 @@ class Tally:
         """Become what `state` was taken from."""
         for name, count in zip(_COUNTS, state["counts"], strict=True):
             setattr(self, name, count)
-        self.negative, self.positive = dict(state["negative"]), dict(state["positive"])
+        self.negative, self.positive = Counter(state["negative"]), Counter(state["positive"])
         self.curve.n, self.curve.predicted, self.curve.observed = map(list, state["curve"])
+
+
+class _Sums(NamedTuple):
+    """What the probabilities of one group add to a tally; as the attributes of `Tally` and `Curve`.
+
+    Attributes:
+        said: how many of False and of True were below the threshold, then how many of each were not.
+    """
+
+    said: list[int]
+    loss: float
+    squared: float
+    curve_n: list[int]
+    curve_predicted: list[float]
+    curve_observed: list[int]
+
+
+class _Each(NamedTuple):
+    """What each of many probabilities adds to a tally; arrays of equal length."""
+
+    truth: npt.NDArray[np.int64]
+    said: npt.NDArray[np.int64]  # index into `_Sums.said`
+    loss: npt.NDArray[np.float64]
+    squared: npt.NDArray[np.float64]
+    probability: npt.NDArray[np.float64]
+    curve_bin: npt.NDArray[np.int64]
+    place: npt.NDArray[np.float64]  # log-odds above the lowest
+
+    def only(self, at: npt.NDArray[Any]) -> "_Each":
+        return _Each(*(column[at] for column in self))
+
+
+class Points:
+    """Predictions by their `point_of`, with what came, to be added to several tallies: worked out once for all of them.
+
+    What is added is what `Tally.take` adds one by one, but for rounding. Sums depend on which predictions are together
+    here and on nothing else.
+
+    Args:
+        task: of the tallies.
+        threshold: of the tallies.
+        points: of the predictions.
+        outcomes: what came, as many.
+    """
+
+    def __init__(self, task: str, threshold: float, points: Sequence[Point], outcomes: Sequence[Outcome]) -> None:
+        self._points, self._outcomes = points, outcomes
+        self._each = None
+        if task == "binary":
+            self._each = _each(threshold, np.array(points, dtype=float), np.array(outcomes, dtype=bool))
+
+    def to(self, tally: Tally) -> None:
+        """Add all of them to one tally."""
+        if self._each is None:
+            tally.take_all(self._points, self._outcomes)
+        else:
+            self.to_groups([tally], np.zeros(len(self._points), dtype=np.int64))
+
+    def only(self, at: Sequence[int]) -> "Points":
+        """Those at some places."""
+        chosen = copy(self)
+        chosen._points, chosen._outcomes = [self._points[i] for i in at], [self._outcomes[i] for i in at]
+        chosen._each = None if self._each is None else self._each.only(np.array(at, dtype=np.int64))
+        return chosen
+
+    def to_groups(self, tallies: Sequence[Tally], groups: npt.NDArray[np.int64]) -> None:
+        """Add each to the tally of its group.
+
+        Args:
+            tallies: all of one fineness; one may be there several times.
+            groups: of each prediction, the place of its tally.
+        """
+        if not len(groups):
+            return
+        if self._each is None:
+            for number, tally in enumerate(tallies):
+                at = np.flatnonzero(groups == number).tolist()
+                tally.take_all([self._points[i] for i in at], [self._outcomes[i] for i in at])
+            return
+        for tally, sums in zip(tallies, _by_group(self._each, groups, len(tallies)), strict=True):
+            tally.plus(sums)
+        bins = tallies[0].bins
+        places = np.minimum((self._each.place * (bins / (2.0 * EDGE))).astype(np.int64), bins - 1)
+        sides = groups * 2 + self._each.truth
+        order = np.argsort(sides, kind="stable")
+        ends = np.cumsum(np.bincount(sides, minlength=2 * len(tallies))).tolist()
+        sorted_places = places[order].tolist()
+        start = 0
+        for side, end in enumerate(ends):
+            tally = tallies[side >> 1]
+            (tally.positive if side & 1 else tally.negative).update(sorted_places[start:end])
+            start = end
+
+
+def _each(threshold: float, values: npt.NDArray[np.float64], truths: npt.NDArray[np.bool_]) -> _Each:
+    inside = np.clip(values, SMALLEST, 1.0 - SMALLEST)
+    right = np.clip(np.where(truths, values, 1.0 - values), SMALLEST, 1.0 - SMALLEST)
+    probability = np.clip(values, 0.0, 1.0)
+    return _Each(
+        truth=truths.astype(np.int64),
+        said=2 * (values >= threshold) + truths,
+        loss=-np.log(right),
+        squared=(values - truths) ** 2,
+        probability=probability,
+        curve_bin=np.minimum(probability * RELIABILITY_BINS, RELIABILITY_BINS - 1).astype(np.int64),
+        place=np.clip(np.log(inside / (1.0 - inside)), -EDGE, EDGE) + EDGE,
+    )
+
+
+def _by_group(each: _Each, groups: npt.NDArray[np.int64], n: int) -> Iterator[_Sums]:
+    """What each of `n` groups adds: counts over pairs of group and bin, summed in order."""
+    cells, pairs = n * RELIABILITY_BINS, groups * RELIABILITY_BINS + each.curve_bin
+    shape = (n, RELIABILITY_BINS)
+    columns = (
+        np.bincount(groups * 4 + each.said, minlength=n * 4).reshape(n, 4),
+        np.bincount(groups, each.loss, n),
+        np.bincount(groups, each.squared, n),
+        np.bincount(pairs, minlength=cells).reshape(shape),
+        np.bincount(pairs, each.probability, cells).reshape(shape),
+        np.bincount(pairs[each.truth == 1], minlength=cells).reshape(shape),
+    )
+    return map(_Sums._make, zip(*(column.tolist() for column in columns), strict=True))
 
 
 _FEW = 32  # up to there, one by one is faster
 _COUNTS = ("n", "loss", "squared", "error", "right", "hits", "misses", "alarms")
-
-
-def _plus(counts: dict[int, int], more: Mapping[int, int]) -> None:
-    for bin_, n in more.items():
-        counts[bin_] = counts.get(bin_, 0) + n
 
 
 def _log_losses(right: npt.NDArray[np.float64]) -> float:

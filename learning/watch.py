@@ -1,7 +1,7 @@
 """Watches the model: scores each recorded prediction against its outcome, and feeds the drift detectors.
 
-One owner of the training log calls it, record by record. Prequential: the prediction was made before the outcome was
-known and by the version that made it, so nothing is ever scored by a model that has learned it.
+One owner of the training log calls it, with many records at a time or one. Prequential: the prediction was made before
+the outcome was known and by the version that made it, so nothing is ever scored by a model that has learned it.
 """
 
 import pickle
@@ -15,16 +15,16 @@ from river import base
 
 from learning import pickles, reports
 from learning.baselines import BASELINES, Baselines
+from learning.costs import costs_of
 from learning.delays import Delays, exact_quantiles
-from learning.learn import is_scorable
-from learning.quality import COARSE, Curve, Point, Report, Tally, is_wrong, loss_of, measured, point_of
+from learning.quality import COARSE, Curve, Point, Points, Report, Tally, is_wrong, measured, point_of
 from learning.records import DriftEvent, Example, Outcome, Value
 from learning.windows import Cohorts, SpanTally
 
 if TYPE_CHECKING:
     from pipelines.definition import Monitor, Pipeline
 
-_LAYOUT = 2
+_LAYOUT = 3
 
 # What the measures are over, by the prefix of their names; docs/metrics.md is made from it.
 OVER = {
@@ -40,11 +40,13 @@ OVER = {
     "rolling_last_label_": "by the second",
 }
 
-_BATCH = 1024  # examples that are folded at once: an example costs 9 us, and would cost 13 with 256
+_BATCH = 1024  # examples that are folded at once, which costs the less for each the more there are
 
-# Outcome; points of the model and of each baseline; event time, label time; whether it came as a label; what the frozen
-# copy says. Plain tuples, which pickle well.
-_Scored = tuple[Outcome, tuple[Point, ...], int, int, bool, Point | None]
+# Outcome; point of the model; event time, label time; whether it came as a label; what the frozen copy says. Plain
+# tuples, which pickle well.
+_Scored = tuple[Outcome, Point, int, int, bool, Point | None]
+# Outcome; points of the model and of each baseline; how long the label took in ms, None where it is none.
+_Recent = tuple[Outcome, tuple[Point, ...], int | None]
 
 
 class _Monitored:
@@ -61,24 +63,27 @@ class _Monitored:
         self._index = list(pipeline.feature_set.names).index(feature) if kind == "feature" else -1
         self._errors_only = isinstance(self.detector, base.BinaryDriftDetector)
 
-    def feed(self, example: Example) -> float | None:
-        """The signal's value if the detector fired on it."""
-        value = self._value(example)
-        self.detector.update(value)
-        if not self.detector.drift_detected:
-            return None
-        self.detections += 1
-        return float(value)
+    def feed(self, examples: Sequence[Example], costs: Sequence[float]) -> list[tuple[int, float, int]]:
+        """Where the detector fired: the example's place, the signal there, and how often it has fired by then."""
+        detector, fired = self.detector, []
+        update = detector.update
+        for place, value in enumerate(self._values(examples, costs)):
+            update(value)
+            if detector.drift_detected:
+                self.detections += 1
+                fired.append((place, float(value), self.detections))
+        return fired
 
-    def _value(self, example: Example) -> float:
+    def _values(self, examples: Sequence[Example], costs: Sequence[float]) -> Sequence[float]:
         if self._kind == "feature":
-            return example.features[self._index]
+            index = self._index
+            return [example.features[index] for example in examples]
         if self._kind == "prediction":
-            value = example.prediction
-            return max(value.values(), default=0.0) if isinstance(value, dict) else value
+            values = [example.prediction for example in examples]
+            return [max(v.values(), default=0.0) if isinstance(v, dict) else v for v in values]
         if self._errors_only:  # River's detectors for error rates read right or wrong, not how much
-            return is_wrong(self._task, example.prediction, example.outcome, self._threshold)
-        return loss_of(self._task, example.prediction, example.outcome)
+            return [is_wrong(self._task, e.prediction, e.outcome, self._threshold) for e in examples]
+        return costs
 
 
 class _Quality:
@@ -90,27 +95,38 @@ class _Quality:
 
     def __init__(self, pipeline: "Pipeline") -> None:
         make = partial(Tally, pipeline.task, pipeline.threshold)
+        self._points = partial(Points, pipeline.task, pipeline.threshold)
         self.total, self.frozen, self.since = make(), make(), make()
         self.beside = [make(COARSE) for _ in BASELINES]
         self.span = SpanTally(partial(make, COARSE), pipeline.span_ms)
         self.cohorts = Cohorts(partial(make, COARSE), pipeline.horizon_ms)
         self.delays = Delays()
+        self.baselines = Baselines(pipeline.task)
+        self.recent: deque[_Recent] = deque(maxlen=pipeline.window)
 
     def fold(self, batch: Sequence[_Scored]) -> None:
         """Count these."""
         if not batch:
             return
-        outcomes, points, times, label_times, labelled, frozen = map(list, zip(*batch, strict=True))
-        own, *beside = zip(*points, strict=True)
-        self.total.take_all(own, outcomes)
+        outcomes, own, times, label_times, labelled, frozen = map(list, zip(*batch, strict=True))
+        beside = [_points_of(said, outcomes) for said in self.baselines.go_through(outcomes)]
+        delays = _delays(batch)
+        self.recent.extend(zip(outcomes, zip(own, *beside, strict=True), delays, strict=True))
         for tally, said in zip(self.beside, beside, strict=True):
-            tally.take_all(said, outcomes)
-        self.span.take_all(times, own, outcomes)
-        self.cohorts.take_all(times, label_times, labelled, own, outcomes)
-        self.delays.add_all(_delays(batch))
+            self._points(said, outcomes).to(tally)
+        points = self._points(own, outcomes)
+        points.to(self.total)
+        self.span.take_all(times, points)
+        self.cohorts.take_all(times, label_times, labelled, points)
+        self.delays.add_all([delay for delay in delays if delay is not None])
+        self._fold_frozen(points, frozen, outcomes)
+
+    def _fold_frozen(self, own: Points, frozen: Sequence[Point | None], outcomes: Sequence[Outcome]) -> None:
         since = [i for i, point in enumerate(frozen) if point is not None]
-        self.frozen.take_all([frozen[i] for i in since], [outcomes[i] for i in since])
-        self.since.take_all([own[i] for i in since], [outcomes[i] for i in since])
+        if since:
+            said = [point for point in frozen if point is not None]
+            self._points(said, [outcomes[i] for i in since]).to(self.frozen)
+            (own if len(since) == len(frozen) else own.only(since)).to(self.since)
 
     def state(self) -> dict[str, Any]:
         """Everything in it, in plain containers that are its own."""
@@ -119,6 +135,8 @@ class _Quality:
             "span": self.span.state(),
             "cohorts": self.cohorts.state(),
             "delays": dict(self.delays.bins),
+            "baselines": self.baselines.state(),
+            "recent": list(self.recent),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -128,13 +146,34 @@ class _Quality:
         self.span.restore(state["span"])
         self.cohorts.restore(state["cohorts"])
         self.delays.bins = dict(state["delays"])
+        self.baselines.restore(state["baselines"])
+        self.recent.extend(state["recent"])
 
     def _tallies(self) -> list[Tally]:
         return [self.total, self.frozen, self.since, *self.beside]
 
 
-def _delays(scored: Iterable[_Scored]) -> list[int]:
-    return [label_ms - time_ms for _, _, time_ms, label_ms, labelled, _ in scored if labelled]
+def _points_of(said: Sequence[Value], outcomes: Sequence[Outcome]) -> list[Point]:
+    return [
+        point_of(value, outcome) if isinstance(value, dict) else value
+        for value, outcome in zip(said, outcomes, strict=True)
+    ]
+
+
+def _delays(scored: Iterable[_Scored]) -> list[int | None]:
+    return [label_ms - time_ms if labelled else None for _, _, time_ms, label_ms, labelled, _ in scored]
+
+
+def _scored(example: Example, frozen: Value | None) -> _Scored:
+    outcome = example.outcome
+    return (
+        outcome,
+        point_of(example.prediction, outcome),
+        example.time_ms,
+        example.label_time_ms,
+        example.source != "expiry",
+        None if frozen is None else point_of(frozen, outcome),
+    )
 
 
 class Watch:
@@ -152,41 +191,59 @@ class Watch:
         self._quality = _Quality(pipeline)
         self._batch: list[_Scored] = []  # not folded yet
         self._added: tuple[int, _Quality] | None = None  # all of it as of an offset: one report asks several times
-        self._recent: deque[_Scored] = deque(maxlen=pipeline.window)
-        self._baselines = Baselines(pipeline.task)
         self._monitored = [_Monitored(pipeline, monitor) for monitor in pipeline.drift]
 
     def observe(self, offset: int, record: Example, learner_frozen_prediction: Value | None) -> list[DriftEvent]:
-        """Take the example at this offset of the log, and what the frozen copy says about its vector if there is one.
+        """Take one example, as `observe_all` takes many."""
+        costs = costs_of(self._pipeline, [record])
+        return self.observe_all([(offset, record)], costs, [learner_frozen_prediction])
+
+    def observe_all(
+        self,
+        entries: Sequence[tuple[int, Example]],
+        costs: Sequence[float | None],
+        frozen: Sequence[Value | None],
+    ) -> list[DriftEvent]:
+        """Take examples of the log in order; what comes of them does not depend on how many come at once.
 
         A record at or before the last offset is passed over. A correction is a second outcome of a prediction that
         has been scored, so it is not scored again; an example of another feature list is none of this model's.
-        """
-        if offset <= self.offset:
-            return []
-        self.offset = offset
-        if not is_scorable(self._pipeline, record):
-            return []
-        self._score(record, learner_frozen_prediction)
-        fed = ((monitored, monitored.feed(record)) for monitored in self._monitored)
-        return [self._event(m, value, offset, record) for m, value in fed if value is not None]
 
-    def _score(self, record: Example, frozen: Value | None) -> None:
-        outcome, baselines = record.outcome, self._baselines
-        said = (
-            point_of(record.prediction, outcome),
-            point_of(baselines.base_rate(), outcome),
-            point_of(baselines.last_label(), outcome),
-        )
-        baselines.learn(outcome)
-        self.label_ms = max(self.label_ms, record.label_time_ms)
-        beside = None if frozen is None else point_of(frozen, outcome)
-        scored = (outcome, said, record.time_ms, record.label_time_ms, record.source != "expiry", beside)
-        self._recent.append(scored)
-        self._batch.append(scored)
-        if len(self._batch) == _BATCH:
-            self._quality.fold(self._batch)
-            self._batch = []
+        Args:
+            entries: offset and example.
+            costs: of each, as `learning.costs.costs_of` has them.
+            frozen: what the frozen copy says about each one's vector; None where there is no copy.
+        """
+        offsets: list[int] = []
+        examples: list[Example] = []
+        counted: list[float] = []
+        for (offset, example), cost, said in zip(entries, costs, frozen, strict=True):
+            if offset <= self.offset:
+                continue
+            self.offset = offset
+            if cost is not None:
+                offsets.append(offset)
+                examples.append(example)
+                counted.append(cost)
+                self._batch.append(_scored(example, said))
+        if examples:
+            self.label_ms = max(self.label_ms, *[example.label_time_ms for example in examples])
+        while len(self._batch) >= _BATCH:
+            self._quality.fold(self._batch[:_BATCH])
+            self._batch = self._batch[_BATCH:]
+        return self._fired(offsets, examples, counted)
+
+    def _fired(self, offsets: Sequence[int], examples: Sequence[Example], costs: Sequence[float]) -> list[DriftEvent]:
+        """Feed the detectors; an event for each time that one fired, by example and then by detector."""
+        fired = [
+            (place, number, value, times)
+            for number, monitored in enumerate(self._monitored)
+            for place, value, times in monitored.feed(examples, costs)
+        ]
+        return [
+            self._event(self._monitored[number], value, times, offsets[place], examples[place])
+            for place, number, value, times in sorted(fired)
+        ]
 
     def _so_far(self) -> _Quality:
         """What is counted, with what has not been folded yet; to be read only."""
@@ -210,7 +267,7 @@ class Watch:
     def fill(self, report: reports.Report) -> reports.Report:
         """The report, with what the log tells about quality in it."""
         so_far = self._so_far()
-        calibration = self._rolling(0)[1]
+        calibration = self._rolling(so_far, 0)[1]
         return msgspec.structs.replace(
             report,
             task=self._pipeline.task,
@@ -231,7 +288,7 @@ class Watch:
     def _of_model(self, so_far: _Quality) -> dict[str, Report]:
         return {
             "total": so_far.total.report(),
-            "rolling": self._rolling(0)[0],
+            "rolling": self._rolling(so_far, 0)[0],
             "recent": so_far.span.tally().report(),
             "mature": so_far.cohorts.mature.report(),
             "frozen": so_far.frozen.report(),
@@ -240,16 +297,16 @@ class Watch:
 
     def _of_baselines(self, so_far: _Quality) -> dict[str, Report]:
         total = {name: tally.report() for name, tally in zip(BASELINES, so_far.beside, strict=True)}
-        return total | {f"rolling_{name}": self._rolling(i)[0] for i, name in enumerate(BASELINES, 1)}
+        return total | {f"rolling_{name}": self._rolling(so_far, i)[0] for i, name in enumerate(BASELINES, 1)}
 
-    def _rolling(self, who: int) -> tuple[Report, Curve]:
+    def _rolling(self, so_far: _Quality, who: int) -> tuple[Report, Curve]:
         """Over the last examples, the model (0) or a baseline."""
-        points = [said[who] for _, said, *_ in self._recent]
-        return measured(self._pipeline.task, self._pipeline.threshold, points, [scored[0] for scored in self._recent])
+        points = [said[who] for _, said, _ in so_far.recent]
+        return measured(self._pipeline.task, self._pipeline.threshold, points, [recent[0] for recent in so_far.recent])
 
     def _label_delay(self, so_far: _Quality) -> Report:
         total = {f"total_{name}": value for name, value in so_far.delays.quantiles().items()}
-        return exact_quantiles(_delays(self._recent)) | total
+        return exact_quantiles([delay for *_, delay in so_far.recent if delay is not None]) | total
 
     def dump(self) -> bytes:
         """Its whole state; `load` continues from it."""
@@ -260,9 +317,7 @@ class Watch:
             "offset": self.offset,
             "label_ms": self.label_ms,
             "quality": self._quality.state(),
-            "batch": self._batch,  # for the most part the same tuples as the last ones of `recent`, pickled once
-            "recent": list(self._recent),
-            "baselines": self._baselines.state(),
+            "batch": self._batch,
             "detectors": [monitored.detector for monitored in self._monitored],
             "detections": [monitored.detections for monitored in self._monitored],
         }
@@ -289,8 +344,6 @@ class Watch:
         self.offset, self.label_ms = state["offset"], state["label_ms"]
         self._quality.restore(state["quality"])
         self._batch = list(state["batch"])
-        self._recent.extend(state["recent"])
-        self._baselines.restore(state["baselines"])
         for monitored, detector, detections in zip(
             self._monitored, state["detectors"], state["detections"], strict=True
         ):
@@ -310,7 +363,7 @@ class Watch:
     def _signals(self) -> list[list[str]]:
         return [[m.signal, type(m.detector).__name__] for m in self._monitored]
 
-    def _event(self, monitored: _Monitored, value: float, offset: int, record: Example) -> DriftEvent:
+    def _event(self, monitored: _Monitored, value: float, times: int, offset: int, record: Example) -> DriftEvent:
         return DriftEvent(
             pipeline=self._pipeline.name,
             signal=monitored.signal,
@@ -319,5 +372,5 @@ class Watch:
             version=record.version,
             offset=offset,
             value=value,
-            n_detections=monitored.detections,
+            n_detections=times,
         )

@@ -4,14 +4,13 @@ A quick label comes before a slow one, so of the newest events only those with q
 unlike the rest: flights that land early are not late. Measures over events whose horizon has passed have no such bias.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from learning.quality import Point, Tally
-from learning.records import Outcome
+from learning.quality import Points, Tally
 
 SPAN_TILES = 12  # full ones beside the running one, as in windows of features
 HORIZON_TILES = 24
@@ -44,7 +43,7 @@ class SpanTally:
         self._newest: int | None = None
         self._tiles: dict[int, Tally] = {}
 
-    def take_all(self, times_ms: Sequence[int], points: Sequence[Point], outcomes: Sequence[Outcome]) -> None:
+    def take_all(self, times_ms: Sequence[int], points: Points) -> None:
         """Take the predictions of events of these times, one at least."""
         tiles = np.array(times_ms) // self._tile_ms
         newest = int(tiles.max())
@@ -52,9 +51,11 @@ class SpanTally:
             self._newest = newest
         first = self._newest - SPAN_TILES
         self._tiles = {tile: tally for tile, tally in self._tiles.items() if tile >= first}
-        for tile, at in _by_tile(tiles):
-            if tile >= first:
-                _tally_of(self._tiles, tile, self._make).take_all([points[i] for i in at], [outcomes[i] for i in at])
+        inside = np.flatnonzero(tiles >= first)
+        if len(inside) < len(tiles):
+            tiles, points = tiles[inside], points.only(inside.tolist())
+        names, groups = np.unique(tiles, return_inverse=True)
+        points.to_groups([_tally_of(self._tiles, tile, self._make) for tile in names.tolist()], groups)
 
     def tally(self) -> Tally:
         """All of the span."""
@@ -96,18 +97,20 @@ class Cohorts:
         times_ms: Sequence[int],
         label_times_ms: Sequence[int],
         labelled: Sequence[bool],
-        points: Sequence[Point],
-        outcomes: Sequence[Outcome],
+        points: Points,
     ) -> None:
         """Take predictions with their outcomes, one at least, and whether each came as a label or for want of one."""
-        self._advance(max(*times_ms, *label_times_ms))
-        tiles = np.array(times_ms) // self._tile_ms
-        for tile, at in _by_tile(tiles):
-            tally = self.mature if tile < self._first else _tally_of(self._open, tile, self._make)
-            tally.take_all([points[i] for i in at], [outcomes[i] for i in at])
+        times = np.array(times_ms)
+        self._advance(int(np.maximum(times, label_times_ms).max()))
+        tiles = times // self._tile_ms
+        names, groups = np.unique(np.maximum(tiles, self._first - 1), return_inverse=True)
+        points.to_groups([self._of(tile) for tile in names.tolist()], groups)
         for tile, n in _counts(tiles[np.array(labelled, dtype=bool)]):
             if tile >= self._first - KEPT_TILES:
                 self._labels[tile] = self._labels.get(tile, 0) + n
+
+    def _of(self, tile: int) -> Tally:
+        return self.mature if tile < self._first else _tally_of(self._open, tile, self._make)
 
     def _advance(self, latest: int) -> None:
         self._clock = latest if self._clock is None else max(self._clock, latest)
@@ -144,15 +147,6 @@ class Cohorts:
 def _counts(tiles: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     names, counts = np.unique(tiles, return_counts=True)
     return list(zip(names.tolist(), counts.tolist(), strict=True))
-
-
-def _by_tile(tiles: npt.NDArray[np.int64]) -> Iterator[tuple[int, list[int]]]:
-    """Each tile with the places where it is, in order."""
-    order = np.argsort(tiles, kind="stable").tolist()
-    start = 0
-    for tile, n in _counts(tiles):
-        yield tile, order[start : start + n]
-        start += n
 
 
 def _tally_of(tiles: dict[int, Tally], tile: int, make: MakeTally) -> Tally:

@@ -314,3 +314,23 @@ def test_they_are_ordinary_river_estimators(kind: Any, loops: str, monkeypatch: 
     assert len(found) > 20
     for check in found:
         check(kind(**parameters))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("extreme", [False, True], ids=["ordinary", "extreme"])
+def test_many_predictions_at_once_are_those_one_by_one(name: str, extreme: bool, loops: str) -> None:
+    kind = "number" if name in REGRESSORS else "class"
+    steps = list(wide(kind, 300))
+    ours = fused(MODELS[name](), WIDE)
+    assert ours is not None
+    vectors = [list(vector) for vector, _ in steps]
+    if extreme:
+        chance = random.Random(name)
+        for vector in vectors:
+            vector[chance.randrange(len(vector))] = chance.choice([0.0, -0.0, 1e120, -1e120, 5e-324, 1e308, math.inf])
+    for learned in (0, 1, 299):
+        for vector, outcome in steps[:learned]:
+            ours.learn_vector(vector, outcome)
+        expected = [bits(ours.predict_vector(vector)) for vector in vectors]
+        assert [bits(number) for number in ours.predict_vectors(vectors)] == expected
+    assert ours.predict_vectors([]) == []

@@ -4,6 +4,7 @@
 2. Windows and cohorts are what a scan of all stored examples says, at every place of the log.
 3. Label delays are within 1 % of the exact quantiles, and add up.
 4. A watch that was saved and loaded goes on to the last bit, wherever it was saved and asked.
+5. Records at once come to what the same records come to one by one, to the last bit, however the log is cut.
 """
 
 import math
@@ -12,16 +13,23 @@ import random
 from itertools import chain
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from river import drift as river_drift
 
+from learning.baselines import Baselines
+from learning.costs import costs_of
 from learning.delays import Delays, exact_quantiles
-from learning.quality import COARSE, Tally, exact_roc_auc, measure, point_of
-from learning.records import Example
+from learning.learn import is_scorable
+from learning.losses import LossAlarm
+from learning.quality import COARSE, Points, Tally, exact_roc_auc, loss_of, measure, point_of
+from learning.records import Control, Example, LogRecord
 from learning.watch import Watch
 from learning.windows import HORIZON_TILES, KEPT_TILES, SPAN_TILES, cohort_ms
-from tests.doubles import TinyFeatures, tiny_pipeline
+from tests.doubles import TinyFeatures, monitor, tiny_pipeline
 
 HORIZON = 240  # ms, so a cohort is of 10
 SPAN = 120  # ms, as a tile is
@@ -208,3 +216,119 @@ def test_a_watch_goes_on_to_the_last_bit_wherever_it_was_saved_and_asked(task: s
             cut = Watch.load(pipeline, cut.dump())
     assert cut.report() == whole.report()
     assert pickle.loads(cut.dump()) == pickle.loads(whole.dump())
+
+
+@settings(deadline=None, max_examples=60)
+@given(TASKS.flatmap(lambda task: st.tuples(st.just(task), st.lists(VALUES[task], max_size=80))), st.integers(1, 5))
+def test_groups_of_points_are_the_same_one_by_one(drawn: tuple[str, list[Any]], n: int) -> None:
+    task, pairs = drawn
+    groups = [hash((i, n)) % n for i in range(len(pairs))]
+    slow, fast = ([Tally(task, 0.5, COARSE) for _ in range(n)] for _ in range(2))
+    for group, pair in zip(groups, pairs, strict=True):
+        slow[group].add(*pair)
+    points = Points(task, 0.5, [point_of(*pair) for pair in pairs], [outcome for _, outcome in pairs])
+    points.to_groups(fast, np.array(groups, dtype=np.int64))
+    for one, two in zip(slow, fast, strict=True):
+        assert_alike(one, two)
+
+
+@settings(deadline=None, max_examples=60)
+@given(TASKS.flatmap(lambda task: st.tuples(st.just(task), st.lists(VALUES[task], max_size=50))), st.integers(0, 50))
+def test_baselines_at_once_say_what_they_say_one_by_one(drawn: tuple[str, list[Any]], cut: int) -> None:
+    task, pairs = drawn
+    outcomes = [outcome for _, outcome in pairs]
+    slow, fast = Baselines(task), Baselines(task)
+    said = []
+    for outcome in outcomes:
+        said.append((slow.base_rate(), slow.last_label()))
+        slow.learn(outcome)
+    got = [pair for part in (outcomes[:cut], outcomes[cut:]) for pair in zip(*fast.go_through(part), strict=True)]
+    assert got == said
+    assert fast.state() == slow.state()
+
+
+DAY = 86_400_000
+
+
+def a_log(task: str, n: int) -> list[LogRecord]:
+    """Examples with days between them, and all that none of the model's are: controls, corrections, other features."""
+    rng = random.Random(f"{task}{n}")
+    values: dict[str, Any] = {"multiclass": lambda: {"a": rng.random(), "b": rng.random()}}
+    outcomes: dict[str, Any] = {"multiclass": lambda: rng.choice("ab"), "regression": rng.random}
+    log: list[LogRecord] = []
+    for number in range(n):
+        at = number * DAY // 300
+        value = min(1.0, rng.random() + number / n) if task != "multiclass" else values[task]()
+        outcome = outcomes.get(task, lambda: rng.random() < 0.3)()
+        example = Example(
+            "a", "k", at, at + rng.randrange(60_000), value, 0, [rng.random(), 1.0], TinyFeatures.schema, outcome,
+            rng.choice(["label", "label", "expiry"]),
+        )  # fmt: skip
+        changes: list[dict[str, Any]] = [
+            {"source": "correction"}, {"schema": "another"}, {"features": [1.0]}, {"outcome": 3},
+            {"features": [1e300, 0.0]}, {"prediction": 0.5 if task == "multiclass" else {"a": 1.0}},
+        ]  # fmt: skip
+        log.append(msgspec.structs.replace(example, **rng.choice(changes)) if rng.random() < 0.05 else example)
+        if rng.random() < 0.02:
+            log.append(Control("freeze", at, "x"))
+    return log
+
+
+@pytest.mark.parametrize("task", sorted(VALUES))
+def test_costs_are_losses_of_what_is_scorable(task: str) -> None:
+    pipeline, log = tiny_pipeline(task=task), a_log(task, 500)
+    expected = [
+        loss_of(task, record.prediction, record.outcome)
+        if isinstance(record, Example) and is_scorable(pipeline, record)
+        else None
+        for record in log
+    ]
+    assert costs_of(pipeline, log) == expected
+    assert None in expected
+
+
+@pytest.mark.parametrize("task", sorted(VALUES))
+@pytest.mark.parametrize("longest", [2, 40, 3_000])
+def test_the_log_comes_to_the_same_however_it_is_cut(task: str, longest: int) -> None:
+    kinds: Any = river_drift
+    monitors = [
+        monitor("loss", kinds.ADWIN),
+        monitor("loss", kinds.binary.DDM),
+        monitor("prediction", lambda: kinds.PageHinkley(min_instances=30)),
+        monitor("feature:x", kinds.ADWIN),
+    ]
+    pipeline, log = tiny_pipeline(task=task, drift=monitors, baseline_examples=20), a_log(task, 2_500)
+    rng = random.Random(longest)
+    frozen = {
+        offset: None if offset < 300 else record.prediction
+        for offset, record in enumerate(log)
+        if isinstance(record, Example)
+    }
+    slow, fast = Watch(pipeline), Watch(pipeline)
+    slow_alarm, fast_alarm = LossAlarm(pipeline), LossAlarm(pipeline)
+    expected: list[Any] = []
+    for offset, record in enumerate(log):
+        expected.append(slow_alarm.observe(offset, record, 9))
+        if isinstance(record, Example):
+            expected += slow.observe(offset, record, frozen[offset])
+    got: list[Any] = []
+    at = 0
+    while at < len(log):
+        begin = max(0, at - rng.randrange(3))  # some come again
+        part = list(enumerate(log))[begin : at + rng.randrange(1, longest)]
+        at = part[-1][0] + 1
+        costs = costs_of(pipeline, [record for _, record in part])
+        got += fast_alarm.observe_all([(offset, record, 9) for offset, record in part], costs)
+        examples = [(each, cost) for each, cost in zip(part, costs, strict=True) if isinstance(each[1], Example)]
+        entries: Any = [each for each, _ in examples]
+        got += fast.observe_all(entries, [cost for _, cost in examples], [frozen[each[0]] for each, _ in examples])
+    expected = [each for each in expected if each is not None]
+    assert sorted(got, key=_place) == sorted(expected, key=_place)
+    assert got or task == "multiclass"
+    assert pickle.loads(fast.dump())["quality"] == pickle.loads(slow.dump())["quality"]
+    assert fast.report() == slow.report()
+    assert fast_alarm.dump() == slow_alarm.dump()
+
+
+def _place(found: Any) -> tuple[int, str, str]:
+    return found.offset, found.signal, found.detector

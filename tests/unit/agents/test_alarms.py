@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,15 +11,16 @@ import pytest
 from aiokafka import TopicPartition
 
 from agents import alarms, survey, watch
-from agents.loop import Loop, wall_ms
+from agents.loop import MOST_AT_ONCE, TURN, Loop, wall_ms
 from agents.report import Reporter
 from learning.incidents import EVERY
 from learning.intake import Invalid
+from learning.learn import ModelError
 from learning.records import Control, Example, decode_log, encode
 from learning.reports import Alarm, Incident, Report, Sketch, Summary
 from learning.summary import DAY_MS
 from learning.survey import LEAST_EVENTS
-from pipelines.definition import Pipeline, Reaction, boost, relearn, reset
+from pipelines.definition import Pipeline, Reaction, boost, on_loss, on_prediction, relearn, reset
 from streaming.config import EngineConfig
 from streaming.engine import Engine
 from streaming.state import StatePartition
@@ -33,9 +35,9 @@ A_DAY = LEAST_EVENTS + 20
 WALL = 1_700_000_000_000
 
 
-def pipeline_with(react: Reaction | None) -> Pipeline:
+def pipeline_with(react: Reaction | None, drift: Sequence[Any] = ()) -> Pipeline:
     features = flights_run.FEATURES[:2]
-    return flights_run.named("alarms", react=react, baseline_examples=FIRST, features=features, drift=[])
+    return flights_run.named("alarms", react=react, baseline_examples=FIRST, features=features, drift=list(drift))
 
 
 def loop_of(pipeline: Pipeline) -> Loop:
@@ -72,18 +74,73 @@ def examples(pipeline: Pipeline, days: int, change: int) -> list[Example]:
     return made
 
 
-def feed(loop: Loop, unit: Unit, entries: list[Any], start: int = 0) -> list[Cut]:
-    """The steps of the watch, with a cut after each day; the cuts."""
+def feed(loop: Loop, unit: Unit, entries: list[Any], start: int = 0, at_once: int = 100) -> list[Cut]:
+    """The steps of the watch, with a cut after each day; the cuts. Bytes are taken as they are."""
     cuts = []
     tp = TopicPartition(loop.pipeline.training_log_topic, 0)
-    for offset, entry in enumerate(entries[start:], start):
-        watch.step(
-            loop, unit, cast("Any", SimpleNamespace(offset=offset, timestamp=WALL + offset, value=encode(entry)))
-        )
-        unit.mark(tp, offset)
-        if offset % A_DAY == A_DAY - 1:
+    offset = start
+    while offset < len(entries):
+        part = entries[offset : min(offset + at_once, offset - offset % A_DAY + A_DAY)]
+        said = watch.step(loop, unit, [record_of(at, entry) for at, entry in enumerate(part, offset)])
+        offset += len(part)
+        for invalid in said:
+            if invalid is not None:
+                unit.emit("refused", 0, None, f"{invalid.reason}: {invalid.message}".encode())
+        unit.mark(tp, offset - 1)
+        if offset % A_DAY == 0:
             cuts.append(unit.cut())
     return [*cuts, unit.cut()]
+
+
+def test_a_step_of_many_gets_as_many_records_as_half_a_turn_takes() -> None:
+    """A detector may take a millisecond for each, and the heartbeat waits for none."""
+    loop = loop_of(pipeline_with(None))
+    for seconds_each, expected in ((1e-6, MOST_AT_ONCE), (TURN / 20, 10), (TURN, 1)):
+        for _ in range(10):
+            loop._adapt(loop._at_once, loop._at_once * seconds_each)
+        assert loop._at_once == pytest.approx(expected, abs=1)
+    for _ in range(10):
+        loop._adapt(1, 1e-6)  # the last records of chunks
+    loop._adapt(loop._at_once, 1e-6)
+    assert loop._at_once > 1
+
+
+def record_of(offset: int, entry: Any) -> Any:
+    value = entry if isinstance(entry, bytes) else encode(entry)
+    return SimpleNamespace(offset=offset, timestamp=WALL + offset, value=value)
+
+
+@pytest.mark.parametrize("at_once", [3, 64, 10_000])
+def test_how_many_records_the_watch_gets_at_once_changes_nothing_that_it_writes(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alarms, "wall_ms", lambda: WALL)
+    pipeline = pipeline_with(relearn(500), [on_loss(), on_prediction()])
+    log: list[Any] = examples(pipeline, DAYS + 8, DAYS)
+    log[700] = Control("freeze", 5, "ann")
+    log[710] = Control("thaw", 5, "ann")
+    log[720] = b"{"
+    log[730] = msgspec.structs.replace(log[730], schema="older")
+    log[740] = msgspec.structs.replace(log[740], features=[1.0])
+
+    def run(many: int) -> list[Cut]:
+        loop = loop_of(pipeline)
+        for offset, record in enumerate(log):  # the learner has been everywhere, as it has in a worker
+            if isinstance(record, bytes):
+                continue
+            try:
+                loop.learner.apply(offset, record)
+            except ModelError as error:
+                loop.model_errors[offset] = error.message
+        return feed(loop, unit_of(pipeline), log, at_once=many)
+
+    one_by_one, at_once_cuts = run(1), run(at_once)
+    topics = ("refused", pipeline.training_log_topic, pipeline.incidents_topic, pipeline.drift_topic)
+    wrote = {topic: sum(len(written(cut, topic)) for cut in one_by_one) for topic in topics}
+    assert wrote["refused"] == 3
+    assert all(wrote.values())
+    for one, many in zip(one_by_one, at_once_cuts, strict=True):
+        assert [written(one, topic) for topic in topics] == [written(many, topic) for topic in topics]
 
 
 def written(cut: Cut, topic: str) -> list[bytes]:
@@ -194,7 +251,7 @@ def test_control_records_and_openings_are_told_in_the_open_incident() -> None:
     survey.step(loop, unit, cast("Any", record))
     survey.step(loop, unit, cast("Any", SimpleNamespace(**{**vars(record), "offset": 1})))
     control = SimpleNamespace(offset=70, timestamp=WALL, value=encode(Control("freeze", 0, "ann")))
-    watch.step(loop, unit, cast("Any", control))
+    watch.step(loop, unit, [cast("Any", control)])
     last = incidents_of(loop, unit.cut())[-1]
     assert [text.split(": ", 1)[1] for text in last.events[-2:]] == [
         "host:7 opened partition 2, 2",

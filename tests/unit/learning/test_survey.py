@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from bench.alarms import CHANGE, DAYS, KINDS, days, pipeline, poisson_upper, summaries
-from learning.quality import Tally
+from learning.quality import Points, Tally
 from learning.reports import Alarm, Sketch, Summary
 from learning.sketch import categories, sketch
 from learning.summary import DAY_MS
@@ -208,7 +208,8 @@ def test_coverage_of_a_stream_whose_every_prediction_gets_a_label_stays_one() ->
     for number in range(6 * 24):
         at = number * tile
         survey.add(number, Summary(0, "w", 0, events=10, since_ms=at, until_ms=at, cohorts={at: 10}, features=blank))
-        cohorts.take_all([at] * 10, [at + horizon - 1] * 10, [True] * 10, [0.5] * 10, [True] * 10)
+        points = Points(PIPELINE.task, 0.5, [0.5] * 10, [True] * 10)
+        cohorts.take_all([at] * 10, [at + horizon - 1] * 10, [True] * 10, points)
         seen.append(survey.coverage(cohorts.labelled()))
     assert seen[:24] == [-1.0] * 24
     assert set(seen[30:]) == {1.0}

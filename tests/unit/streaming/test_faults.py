@@ -211,12 +211,8 @@ def test_a_new_model_error_is_a_dead_letter_however_many_there_were() -> None:
     asyncio.run(replayed())
     monitors: Any = StatePartition("m", load=cast("Any", None), dump=cast("Any", None))
     unit = Unit("log", 0, {"monitors": monitors}, {TopicPartition("log", 0): 1_000})
-    refused = False
-    try:
-        watch.step(loop, unit, record(1_000))
-    except Invalid:
-        refused = True
-    assert refused
+    (refused,) = watch.step(loop, unit, [record(1_000)])
+    assert isinstance(refused, Invalid)
 
 
 def test_waits_end_after_a_restart_on_quiet_topics() -> None:
