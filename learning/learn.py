@@ -6,7 +6,7 @@ Every worker holds one `Learner` and feeds it every record of the log in order. 
 import pickle
 import traceback
 from collections.abc import Callable, Sequence
-from math import hypot, isfinite
+from math import hypot, isfinite, nan
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from learning.fused import FusedModel, fused
@@ -183,8 +183,8 @@ class Learner:
             try:
                 numbers = still.predict_vectors(vectors)
             except Exception:  # noqa: BLE001  # of one of them, which will say so when it is asked about alone
-                numbers = [math.nan]
-            if all(map(math.isfinite, numbers)):
+                numbers = [nan]
+            if all(map(isfinite, numbers)):
                 return [number or 0.0 for number in numbers]  # as in `_ask_fused`
         return [self._said_or_error(model, vector) for vector in vectors]
 

@@ -416,7 +416,6 @@ def test_boosted_model_is_river_s_own_with_that_rate() -> None:
     assert ours.predict(X) != following(*examples(1, 2, 0, 2, 3, 0, 1)).predict(X)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("width", [1, 2, 30])
 @pytest.mark.parametrize("worst", [LARGEST, -LARGEST, LARGEST / 2, 1e100, 0.0, -0.0, 5e-324])
 def test_an_example_fits_up_to_the_largest_number_and_with_it_in_every_place(worst: float, width: int) -> None:
@@ -432,7 +431,8 @@ def test_one_number_beyond_the_largest_is_found_in_any_place(wrong: float, place
     features[place] = wrong
     said = unfit("binary", 30, example(features=features))
     assert said == f"got feature {wrong!r}, expected a number within +-1e+120"
-=======
+
+
 @pytest.mark.parametrize("make", [logistic, tree.HoeffdingTreeClassifier])
 def test_frozen_copy_says_of_many_what_it_says_of_each_with_errors_in_their_places(make: Callable[[], Any]) -> None:
     own = learner("binary", make, baseline_examples=2)
@@ -443,4 +443,3 @@ def test_frozen_copy_says_of_many_what_it_says_of_each_with_errors_in_their_plac
     assert [said[0], said[2]] == [own.predict_with(own.frozen, vectors[0]), own.predict_with(own.frozen, vectors[2])]
     assert isinstance(said[1], ModelError)
     assert own.predict_all_with(own.frozen, [vectors[0], vectors[2]]) == [said[0], said[2]]
->>>>>>> watchfast
