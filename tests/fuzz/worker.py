@@ -174,13 +174,12 @@ class Worker:
         await self._timed(Chunk(tp, base, [*records]), step)
         hold(unit.marks[tp] == records[-1].offset + 1, "the mark is not behind the last record")  # type: ignore[union-attr]
         self.consumed[tp] += len(records)
-        await self._timed(
-            Chunk(tp, base, [*records[len(records) // 2 :]]), step
-        )  # done already, so nothing comes of it
+        again = [*records[len(records) // 2 :]]
+        await self._timed(Chunk(tp, base, again), step)  # done already, so nothing comes of it
 
-    async def _timed(self, chunk: Chunk, step: Any) -> None:
+    async def _timed(self, chunk: Chunk, step: Any, *, many: bool = False) -> None:
         started = time.process_time()
-        await self.loop.each(chunk, step)
+        await (self.loop.each_of_many if many else self.loop.each)(chunk, step)
         took = time.process_time() - started
         self.slowest = max(self.slowest, took)
         self._check()
@@ -215,7 +214,7 @@ class Worker:
             hold(time.process_time() - started < SLOWEST, f"{len(records)} records took too long to learn")
             self.learned = len(self.log)
             self._before = self._snapshot()
-            await self._timed(Chunk(self.lessons, self.log_unit.marks[self.lessons], records), watch.step)
+            await self._timed(Chunk(self.lessons, self.log_unit.marks[self.lessons], records), watch.step, many=True)
             Reporter(self.loop).consider(self.log_unit)
             self.consumed[self.lessons] += len(records)
 
