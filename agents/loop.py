@@ -35,7 +35,7 @@ StepOfMany = Callable[["Loop", Unit, "Sequence[ConsumerRecord[Any, Any]]"], "Seq
 
 WORKER = f"{socket.gethostname()}:{os.getpid()}"
 SHOWN = 10  # predictions of a turn that are shown to whoever looks
-TURN = 0.02  # seconds of work before the loop, and with it the heartbeat and the checkpoint, gets a turn
+TURN = 0.005  # seconds of work before the loop, and with it the heartbeat and the checkpoint, gets a turn
 MOST_AT_ONCE = 256  # records that a step of many gets
 JUDGED = 1_000  # records over which the share of dead letters is taken
 FEWEST = 100  # and how many of them there must be before it is judged

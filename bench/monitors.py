@@ -3,7 +3,7 @@
     python -m bench.monitors
 
 Over two streams. Payments come as many in a second of their own time as a worker does in one of its own, which is what
-a busy worker sees live. A year of flights, replayed as fast as it goes, closes windows of days all the time, and that is
+a busy worker sees live. A year of flights, replayed as fast as it goes, closes windows of days all the time, which is
 much of what watching costs it. Without: no summaries, watch, survey, alarms, reports or page; features, predictions,
 joins and lessons are the same.
 """

@@ -4,6 +4,7 @@ One object per worker. Faust calls it at rebalances through `streaming.app`; age
 """
 
 import asyncio
+import gc
 import logging
 import time
 from collections import deque
@@ -66,6 +67,17 @@ class Owned(msgspec.Struct):
         while len(self.made) > 1 and self.made[0][0] <= now - age:
             progress = self.made.popleft()[1]
         return progress
+
+
+def keep_what_is_there() -> None:
+    """Have the garbage collector pass over all that there is by now, modules and recovered state.
+
+    It stays. A full collection that looks through it again takes 0.2 s where there is no state yet, in which nothing is
+    predicted, and more with every entity.
+    """
+    gc.unfreeze()  # what was kept before the last rebalance, and may be garbage by now
+    gc.collect()
+    gc.freeze()
 
 
 async def stop_producer(producer: AIOKafkaProducer) -> None:
@@ -196,6 +208,7 @@ class Engine:
         self.metrics.gauge("recovery_seconds", time.monotonic() - started)
         if self._asking is None:
             self._asking = asyncio.create_task(self._guard(self._ask_ends_forever()))
+        keep_what_is_there()
         self.ready = True
         self._step("open:after")
         log.info("opened %d units in %.1f s", len(wanted), time.monotonic() - started)

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any, cast
 
 from aiokafka import TopicPartition
 
 from streaming.config import EngineConfig
-from streaming.engine import Engine, Group, Owned
+from streaming.engine import Engine, Group, Owned, keep_what_is_there
 from streaming.errors import CheckpointError
 from streaming.telemetry import NullMetrics
 from streaming.transport import BatchConsumer
@@ -84,6 +86,27 @@ def test_units_are_not_given_away_while_another_closes_them() -> None:
         await stopping
 
     asyncio.run(scenario())
+
+
+def test_a_full_collection_does_not_look_through_what_a_worker_began_with() -> None:
+    """It took 0.2 s, in which nothing was predicted. What becomes garbage all the same goes with the next rebalance."""
+
+    class Node:
+        me: Any = None
+
+    began_with = Node()
+    began_with.me = began_with
+    here = weakref.ref(began_with)
+    try:
+        keep_what_is_there()
+        assert not any(one is began_with for one in gc.get_objects())
+        del began_with
+        gc.collect()
+        assert here() is not None
+        keep_what_is_there()
+        assert here() is None
+    finally:
+        gc.unfreeze()
 
 
 def test_no_immediate_prediction_that_failed_is_committed_over() -> None:
