@@ -255,7 +255,7 @@ class Engine:
         await self.follower.wait_for(ends[log_tp])
         self._step("follow:after")
         # 5.
-        for (group, partition), writer in zip(wanted, writers, strict=True):
+        for place, ((group, partition), writer) in enumerate(zip(wanted, writers, strict=True)):
             marks = {
                 TopicPartition(topic, partition): offsets[TopicPartition(topic, partition)] for topic in group.topics
             }
@@ -264,7 +264,7 @@ class Engine:
                 self.on_open(unit)
             owned = Owned(unit, writer, asyncio.Lock())
             self._owned[group.name, partition] = owned
-            owned.task = asyncio.create_task(self._checkpoint_forever(owned))
+            owned.task = asyncio.create_task(self._checkpoint_forever(owned, place / len(wanted)))
 
     async def close(self, *, save: bool = True) -> None:
         """Close all units: refuse records first, then the last checkpoint, then stop the producers.
@@ -392,8 +392,12 @@ class Engine:
             self._ending = asyncio.create_task(self._fatal(exc))
             raise
 
-    async def _checkpoint_forever(self, owned: Owned) -> None:
-        due = time.monotonic()
+    async def _checkpoint_forever(self, owned: Owned, phase: float) -> None:
+        """Checkpoints of one unit; `phase`, in [0, 1), is what of an interval the first comes sooner.
+
+        The units take turns, since as many transactions at once take longer, all of them.
+        """
+        due = time.monotonic() - self.config.checkpoint_interval * phase
         while owned.unit.open:
             # What a checkpoint takes is part of the interval, or who reads predictions would wait for it twice. But
             # one that takes as long as that leaves time for work.
