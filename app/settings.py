@@ -106,6 +106,11 @@ class Settings(BaseSettings):
         description="Whether features and linear models run compiled, which needs the extra `[fast]`; the numbers are"
         " the same. `auto`: where they can be. `on`: or else the worker does not start. `off`: in Python.",
     )
+    event_loop: Literal["auto", "uvloop", "asyncio"] = Field(
+        "auto",
+        description="What runs the worker's turns. `auto`: uvloop where it is installed, as the extra `[fast]` does:"
+        " predictions wait for less. `uvloop`: or else the worker does not start. `asyncio`: Python's own.",
+    )
     web_host: str = Field(
         "127.0.0.1",
         min_length=1,

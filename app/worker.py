@@ -5,7 +5,7 @@ import asyncio
 import click
 from aiokafka.errors import KafkaError
 
-from app import loops
+from app import event_loop, loops
 from app.create import create_app
 from app.settings import Settings
 from app.web import require_token
@@ -27,6 +27,7 @@ def run(settings: Settings) -> None:
     require_token(settings.web_host, settings.web_token)
     pipeline = load_pipeline(settings.pipeline)
     config = settings.engine_config(pipeline.name)
+    click.echo(event_loop.choose(settings.event_loop), err=True)
     click.echo(loops.said(loops.choose(settings)), err=True)
     partitions = asyncio.run(prepared(pipeline, config))
     app = create_app(settings, pipeline, partitions)

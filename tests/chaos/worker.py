@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 
+from app import event_loop
 from app.create import create_app
 from app.settings import load_settings
 from app.worker import prepared
@@ -46,6 +47,7 @@ def fault(said: str) -> Step:
 def main() -> None:
     """Run the worker, as `headwater worker` does."""
     settings = load_settings()
+    event_loop.choose(settings.event_loop)
     pipeline = load_pipeline(settings.pipeline)
     partitions = asyncio.run(prepared(pipeline, settings.engine_config(pipeline.name)))
     step = fault(os.environ.get("HEADWATER_TEST_FAULT", ""))

@@ -55,7 +55,7 @@ def test_nothing_is_committed_beyond_a_failed_checkpoint() -> None:
         engine._owned["events", 0] = owned
         unit.emit("out", 0, None, b"in the cut that fails")
         unit.mark(SOURCE, 0)
-        owned.task = asyncio.create_task(engine._checkpoint_forever(owned))
+        owned.task = asyncio.create_task(engine._checkpoint_forever(owned, 0.0))
         await asyncio.sleep(0.025)
         unit.emit("out", 0, None, b"after it")
         unit.mark(SOURCE, 1)
