@@ -1,5 +1,6 @@
 """What the four agents of one worker share: the pipeline, its model, and how records are taken, refused and counted."""
 
+import itertools
 import logging
 import os
 import socket
@@ -8,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import StreamT
 
 from learning import intake
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Step = Callable[["Loop", Unit, "ConsumerRecord[Any, Any]"], None]
-StepOfMany = Callable[["Loop", Unit, "Sequence[ConsumerRecord[Any, Any]]"], "Sequence[Invalid | None]"]
+Records = Sequence["ConsumerRecord[Any, Any]"]
+StepOfMany = Callable[["Loop", Unit, Records], "Sequence[Invalid | None]"]
+Turn = Callable[[Unit, Records, int], int]  # of the records from this place on as many as a turn takes; the next place
 
 WORKER = f"{socket.gethostname()}:{os.getpid()}"
 SHOWN = 10  # predictions of a turn that are shown to whoever looks
@@ -146,61 +149,65 @@ class Loop:
 
         Whatever else is raised is a mistake of this program, so it ends the worker, with the unit as it was saved last.
         """
-        unit = self.engine.unit_of(chunk.tp)
-        users = chunk.tp.topic != self.pipeline.summaries_topic  # which say nothing about the user's records
-        started = time.perf_counter()
-        try:
-            for record in self.engine.take(unit, chunk):
-                if unit is None or not unit.open:
-                    return
+
+        def turn(unit: Unit, records: Records, done: int) -> int:
+            started = time.perf_counter()
+            for record in itertools.islice(records, done, None):
+                invalid = None
                 try:
                     step(self, unit, record)
-                except Invalid as invalid:
-                    self.refuse(unit, record, invalid)
-                else:
-                    if users:
-                        self._judged.append(False)
-                unit.mark(chunk.tp, record.offset)
+                except Invalid as refused:
+                    invalid = refused
+                self._settle(unit, chunk.tp, record, invalid)
+                done += 1
                 if time.perf_counter() - started > TURN:
-                    self._end_turn(unit)
-                    await self.engine.breathe()
-                    started = time.perf_counter()
-            if unit is not None and unit.open:
-                self._end_turn(unit)
-        except Exception as error:  # noqa: BLE001  # Faust would restart the agent past the record
-            await self.app.fail(error)
+                    break
+            return done
+
+        await self._turns(chunk, turn)
 
     async def each_of_many(self, chunk: Chunk, step: StepOfMany) -> None:
         """Like `each`, for a step that does many records at once and says of each whether it is refused, and why.
 
         How many it gets depends on how long those before took, so that it never holds the loop for long.
         """
-        unit = self.engine.unit_of(chunk.tp)
-        started = time.perf_counter()
-        try:
-            records, done = self.engine.take(unit, chunk), 0
-            while done < len(records):
-                if unit is None or not unit.open:
-                    return
-                part = records[done : done + self._at_once]
-                begun = time.perf_counter()
+
+        def turn(unit: Unit, records: Records, done: int) -> int:
+            started = now = time.perf_counter()
+            while done < len(records) and now - started <= TURN / 2:
+                part, begun = records[done : done + self._at_once], now
                 for record, invalid in zip(part, step(self, unit, part), strict=True):
-                    if invalid is not None:
-                        self.refuse(unit, record, invalid)
-                    else:
-                        self._judged.append(False)
-                    unit.mark(chunk.tp, record.offset)
+                    self._settle(unit, chunk.tp, record, invalid)
                 done += len(part)
                 now = time.perf_counter()
                 self._adapt(len(part), now - begun)
-                if now - started > TURN / 2:
-                    self._end_turn(unit)
-                    await self.engine.breathe()
-                    started = time.perf_counter()
-            if unit is not None and unit.open:
+            return done
+
+        await self._turns(chunk, turn)
+
+    async def _turns(self, chunk: Chunk, turn: Turn) -> None:
+        """Do what is to be done of a chunk, turn by turn; others have theirs in between."""
+        unit = self.engine.unit_of(chunk.tp)
+        try:
+            records, done = self.engine.take(unit, chunk), 0
+            while unit is not None and unit.open:
+                done = turn(unit, records, done)
                 self._end_turn(unit)
+                if done == len(records):
+                    return
+                await self.engine.breathe()
         except Exception as error:  # noqa: BLE001  # Faust would restart the agent past the record
             await self.app.fail(error)
+
+    def _settle(
+        self, unit: Unit, tp: TopicPartition, record: "ConsumerRecord[Any, Any]", invalid: Invalid | None
+    ) -> None:
+        """A record was done, or is refused: count it, and mark it."""
+        if invalid is not None:
+            self.refuse(unit, record, invalid)
+        elif tp.topic != self.pipeline.summaries_topic:  # which say nothing about the user's records
+            self._judged.append(False)
+        unit.mark(tp, record.offset)
 
     def _adapt(self, done: int, seconds: float) -> None:
         """Choose how many records the next step of many gets: half a turn's, but twice as many as the last at most."""

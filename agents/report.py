@@ -7,9 +7,9 @@ from agents.loop import Loop, wall_ms
 from learning.incidents import Incidents
 from learning.losses import LossAlarm
 from learning.records import encode
-from learning.reports import Measures, Report
+from learning.reports import Report
 from learning.survey import Survey
-from learning.watch import Watch
+from learning.watch import Watch, by_metric
 from streaming.unit import Unit
 from tables import monitors
 
@@ -50,7 +50,7 @@ class Reporter:
 
     def _measure(self, report: Report) -> None:
         metrics = self._loop.metrics
-        for name, value in by_metric(report).items():
+        for name, value in by_metric(report.quality, report.baselines).items():
             metrics.gauge("quality", value, metric=name)
         for field in report.fields:
             for statistic, value in (("psi", field.psi), ("ks", field.ks), ("missing", field.missing)):
@@ -59,16 +59,6 @@ class Reporter:
             metrics.gauge("drift_level", value, signal=signal)
         metrics.gauge("label_coverage", report.coverage, pipeline=report.pipeline)
         metrics.gauge("incidents_open", len(report.incidents), pipeline=report.pipeline)
-
-
-def by_metric(report: Report) -> Measures:
-    """The measures of a report by the names that `learning.watch.Watch.report` has for them."""
-    measures = dict(report.quality.get("total", {}))
-    for over, found in (report.quality | report.baselines).items():
-        if over != "total":
-            prefix = "online_since_frozen" if over == "since_frozen" else over
-            measures |= {f"{prefix}_{name}": value for name, value in found.items()}
-    return measures
 
 
 def made(loop: Loop, watch: Watch, survey: Survey, losses: LossAlarm, incidents: Incidents) -> Report:

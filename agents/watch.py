@@ -10,7 +10,7 @@ from aiokafka import ConsumerRecord
 from faust.types import StreamT
 
 from agents import alarms
-from agents.loop import Loop
+from agents.loop import Loop, Records
 from learning.costs import costs_of
 from learning.intake import Invalid
 from learning.learn import ModelError
@@ -22,7 +22,6 @@ from tables import monitors
 log = logging.getLogger(__name__)
 
 T = TypeVar("T", Alarm, DriftEvent)
-Records = Sequence["ConsumerRecord[Any, Any]"]
 Read = Sequence[tuple["ConsumerRecord[Any, Any]", LogRecord]]
 
 

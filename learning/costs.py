@@ -1,13 +1,12 @@
 """What each record of the training log cost the model, for all who watch the log: worked out once, for many at once."""
 
 from collections.abc import Sequence
-from math import log
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from learning.learn import LARGEST, is_scorable
-from learning.quality import SMALLEST, loss_of
+from learning.quality import loss_of
 from learning.records import Example, LogRecord
 
 if TYPE_CHECKING:
@@ -19,18 +18,12 @@ _FEW = 8  # up to there, one by one is faster
 def costs_of(pipeline: "Pipeline", records: Sequence[LogRecord]) -> list[float | None]:
     """The `loss_of` each record; None for one that does not tell how good the model is (see `is_scorable`)."""
     fits = _surely_scorable(pipeline, records) if len(records) > _FEW else [False] * len(records)
-    task = pipeline.task
-    costs: list[float | None] = []
-    for record, fit in zip(records, fits, strict=True):
-        if not isinstance(record, Example) or not (fit or is_scorable(pipeline, record)):
-            costs.append(None)
-        elif task == "binary":  # as `log_loss` has it, without two calls
-            value: float = record.prediction  # type: ignore[assignment]
-            right = value if record.outcome else 1.0 - value
-            costs.append(-log(min(max(right, SMALLEST), 1.0 - SMALLEST)))
-        else:
-            costs.append(loss_of(task, record.prediction, record.outcome))
-    return costs
+    return [
+        loss_of(pipeline.task, record.prediction, record.outcome)
+        if isinstance(record, Example) and (fit or is_scorable(pipeline, record))
+        else None
+        for record, fit in zip(records, fits, strict=True)
+    ]
 
 
 def _surely_scorable(pipeline: "Pipeline", records: Sequence[LogRecord]) -> list[bool]:
@@ -38,15 +31,15 @@ def _surely_scorable(pipeline: "Pipeline", records: Sequence[LogRecord]) -> list
     n, schema = len(pipeline.feature_set.names), pipeline.feature_set.schema
     if pipeline.task != "binary" or not n:
         return [False] * len(records)
-    found = [(i, record) for i, record in enumerate(records) if type(record) is Example]
     plain = [
-        (i, example.features)
-        for i, example in found
-        if example.source != "correction"
-        and example.schema == schema
-        and type(example.outcome) is bool
-        and type(example.prediction) is float
-        and len(example.features) == n
+        (i, record.features)
+        for i, record in enumerate(records)
+        if isinstance(record, Example)
+        and record.source != "correction"
+        and record.schema == schema
+        and type(record.outcome) is bool
+        and type(record.prediction) is float
+        and len(record.features) == n
     ]
     sure = np.zeros(len(records), dtype=bool)
     if plain:

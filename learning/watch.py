@@ -49,6 +49,16 @@ _Scored = tuple[Outcome, Point, int, int, bool, Point | None]
 _Recent = tuple[Outcome, tuple[Point, ...], int | None]
 
 
+def by_metric(quality: Mapping[str, Report], baselines: Mapping[str, Report]) -> Report:
+    """Measures by what they are over, as a `learning.reports.Report` has them, under the names of `OVER`."""
+    found = dict(quality.get("total", {}))
+    for over, measures in {**quality, **baselines}.items():
+        if over != "total":
+            prefix = "online_since_frozen" if over == "since_frozen" else over
+            found |= {f"{prefix}_{name}": value for name, value in measures.items()}
+    return found
+
+
 class _Monitored:
     """One drift detector, the signal it is fed, and how often it has fired."""
 
@@ -257,12 +267,7 @@ class Watch:
     def report(self) -> Report:
         """Every measure that is defined by now, by `OVER` and `learning.quality.MEASURES`."""
         so_far = self._so_far()
-        quality, baselines = self._of_model(so_far), self._of_baselines(so_far)
-        quality["online_since_frozen"] = quality.pop("since_frozen")
-        report = quality.pop("total")
-        for over, measures in (quality | baselines).items():
-            report |= {f"{over}_{name}": value for name, value in measures.items()}
-        return report
+        return by_metric(self._of_model(so_far), self._of_baselines(so_far))
 
     def fill(self, report: reports.Report) -> reports.Report:
         """The report, with what the log tells about quality in it."""
