@@ -60,6 +60,7 @@ class Loop:
         shown: the latest predictions, for whoever looks.
         on_predictions: called with them at the end of a turn.
         on_example: called with each example of the training log.
+        missing_negatives: whether it has been said that the training log lacks some which this pipeline would learn.
         model_errors: tracebacks of examples the model raised on, by offset, for the owner of the log to report.
     """
 
@@ -75,6 +76,7 @@ class Loop:
         self.reporter: Reporter | None = None
         self.tracer: Tracer | None = None
         self.model_lag = 0
+        self.missing_negatives = False
         self.shown: deque[Prediction] = deque(maxlen=SHOWN)
         self.on_predictions: Callable[[Iterable[Prediction]], None] | None = None
         self.on_example: Callable[[Example], None] | None = None
@@ -95,7 +97,12 @@ class Loop:
             p = self.pipeline
             entries = unit.state[pending.NAME]
             join = PendingLabels(
-                entries, horizon_ms=p.horizon_ms, expired=p.expired, corrected=p.corrected, queues=entries.queues
+                entries,
+                horizon_ms=p.horizon_ms,
+                expired=p.expired,
+                corrected=p.corrected,
+                negatives=p.negatives,
+                queues=entries.queues,
             )
             unit.kept["join"] = join
         return join

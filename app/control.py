@@ -178,7 +178,7 @@ async def newest(pipeline: Pipeline, config: EngineConfig, n: int) -> int:
         while True:
             start = max(log.end - span, log.begin)
             async with aclosing(replay.lessons(log, start)) as found:
-                examples = [offset async for offset, record in found if isinstance(record, Example)]
+                examples = [offset async for offset, record in found if isinstance(record, Example) and record.kept]
             if len(examples) >= n or start == log.begin:
                 break
             span *= 2  # some offsets are transaction markers, corrections and controls

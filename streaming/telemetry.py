@@ -23,6 +23,7 @@ CounterName = Literal[
     "duplicate_events_total",
     "late_events_total",
     "training_examples_total",
+    "negatives_left_out_total",
     "model_errors_total",
     "drift_total",
     "alarms_total",
@@ -102,6 +103,9 @@ CATALOGUE: Mapping[MetricName, Metric] = {
     "duplicate_events_total": Metric("counter", "Events dropped because their id was already pending or resolved."),
     "late_events_total": Metric("counter", "Events scored but older than some window reaches, so not added to it."),
     "training_examples_total": Metric("counter", "Examples the model of this worker has learned."),
+    "negatives_left_out_total": Metric(
+        "counter", "Negatives that the model of this worker has passed over, as the pipeline's `negatives` says."
+    ),
     "model_errors_total": Metric(
         "counter",
         "Examples on which the model raised, so they were passed over; each is a dead letter too. Should stay 0.",
