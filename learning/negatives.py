@@ -13,8 +13,8 @@ _PURPOSE = b"negatives"  # so that ids which somebody else has chosen by a hash 
 def is_kept(name: str, share: float) -> bool:
     """Whether a negative of this id is among the share of them that is learned.
 
-    The first eight bytes of BLAKE2b, told the purpose, as a number from 0 to 1. So who is kept at a small share is kept at
-    every larger one.
+    The first eight bytes of BLAKE2b, told the purpose, as a number from 0 to 1. So who is kept at a small share is kept
+    at every larger one.
 
     >>> [name for name in ("e", "f", "g", "h", "i") if is_kept(name, 0.5)]
     ['e', 'h', 'i']

@@ -103,8 +103,8 @@ class _Quality:
     Sums of floats depend on how they are grouped. So what is the same log must be folded in the same batches, wherever
     between them a watch was saved or asked.
 
-    What the frozen copy says is known of examples with a vector only. So where a share of the negatives is learned, each
-    of those stands for as many as were left out for it. They are counted apart, to be weighted when somebody asks.
+    What the frozen copy says is known of examples with a vector only. So where a share of the negatives is learned,
+    each of these stands for several. They are counted apart, to be weighted when somebody asks.
     """
 
     def __init__(self, pipeline: "Pipeline") -> None:
