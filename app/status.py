@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import aiohttp
+import msgspec
 from aiokafka import TopicPartition
 from pydantic import SecretStr
 
@@ -55,7 +56,8 @@ async def lags(pipeline: Pipeline, config: EngineConfig) -> dict[str, dict[str, 
         message = f"topic {missing[0]} does not exist; create it with `headwater topics create`"
         raise StartupError(message)
     tps = [TopicPartition(name, number) for name in names for number in range(counts[name])]
-    committed = await recovery.committed_offsets(config, tps)
+    # Of those that serve, whatever role these settings are for.
+    committed = await recovery.committed_offsets(msgspec.structs.replace(config, role="serve"), tps)
     ends = await recovery.end_offsets(config, tps)
     return {
         f"{tp.topic}-{tp.partition}": {

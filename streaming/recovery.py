@@ -141,11 +141,11 @@ async def _patiently(
     until = time.monotonic() + config.request_timeout
     while True:
         try:
-            return await stored_offsets(admin, config.app_id, tps)
+            return await stored_offsets(admin, config.group, tps)
         except KafkaError as error:
             if not error.retriable or time.monotonic() > until:
                 message = (
-                    f"the committed offsets of group {config.app_id} cannot be read: {error!r}. Start the worker again"
+                    f"the committed offsets of group {config.group} cannot be read: {error!r}. Start the worker again"
                     " when its broker is well"
                 )
                 raise EngineError(message) from error
@@ -185,7 +185,7 @@ async def stored_offsets(
 
 def _beyond_its_end(config: EngineConfig, tp: TopicPartition, offset: int, end: int) -> EngineError:
     return EngineError(
-        f"group {config.app_id} has read {tp.topic}-{tp.partition} to offset {offset}, but it ends at {end}: it"
+        f"group {config.group} has read {tp.topic}-{tp.partition} to offset {offset}, but it ends at {end}: it"
         " has lost its tail, or has been deleted and created again. What comes next would be passed over up to there."
         " Give the pipeline another name to start anew, or set the group's offsets to where to go on"
         " (kafka-consumer-groups --reset-offsets)"
