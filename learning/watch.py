@@ -32,7 +32,8 @@ OVER = {
     "rolling_": "the last examples, as many as the pipeline's `window`",
     "recent_": "those whose event lies in the last `span` of the pipeline, by event time",
     "mature_": "those whose event is older than the horizon, so that slow labels are there too",
-    "frozen_": "what the frozen copy says, of all examples since there is one",
+    "frozen_": "what the frozen copy says, of all examples since there is one; where the pipeline learns a share of the"
+    " negatives, of those with a vector, weighted so that they stand for all",
     "online_since_frozen_": "the same examples as `frozen_`, by the model that keeps learning",
     "base_rate_": "all examples, by a predictor that says how often each outcome has come, or the mean",
     "last_label_": "all examples, by one that says what came last, as a probability as far as outcomes persist",
