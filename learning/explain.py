@@ -214,7 +214,7 @@ def _gives_back(found: _Linear, parts: Sequence[Part], value: Value, steepest: f
     outputs = dict(zip((part.output for part in parts), made, strict=True))
     expected = value if isinstance(value, dict) else {"" if "" in outputs else "True": value}
     size = max([1.0, *(magnitude(part) for part in parts)])
-    # Of the link, where it is more than 1.
+    # Of what makes predictions of the scores, where it is more than 1.
     steepness = max(1.0, *map(abs, made)) if found.link == "exp" else steepest
     return expected.keys() <= outputs.keys() and all(
         abs(outputs[name] - number) <= TOLERANCE * size * steepness for name, number in expected.items()

@@ -10,7 +10,7 @@ from math import hypot, isfinite, nan
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from learning.fused import FusedModel, fused
-from learning.negatives import corrected, is_kept
+from learning.negatives import corrected, is_learned
 from learning.records import Control, Example, LogRecord, Value
 from pipelines.models import last_step, learning_rate_of
 
@@ -190,7 +190,9 @@ class Learner:
             except Exception:  # noqa: BLE001  # of one of them, which will say so when it is asked about alone
                 numbers = [nan]
             if all(map(isfinite, numbers)):
-                return [self._of_all(number or 0.0) for number in numbers]  # as in `_ask_fused`
+                if self._share >= 1.0:
+                    return [number or 0.0 for number in numbers]  # as in `_ask_fused`
+                return [corrected(number or 0.0, self._share) for number in numbers]
         return [self._said_or_error(model, vector) for vector in vectors]
 
     def _of_all(self, value: Value) -> Value:
@@ -248,13 +250,8 @@ class Learner:
                 self._freeze_at_version()
 
     def learns(self, example: Example) -> bool:
-        """Whether the example is one that is learned, and no negative beyond the share of them that is.
-
-        Its id is asked as well as the record. So the model of a smaller share can be made from a log with more of them.
-        """
-        if self._share >= 1.0 or example.outcome is not False:
-            return example.kept
-        return example.kept and is_kept(example.id, self._share)
+        """Whether the example is learned while learning is on, and is no negative that the pipeline leaves out."""
+        return is_learned(example, self._share)
 
     def turn_at(self, offset: int, record: LogRecord) -> Turn | None:
         """The turn that the record at this offset is, where it leads to another model; None where it does not."""

@@ -6,6 +6,8 @@ same id is kept by every worker, in a replay, a backtest and a rollback.
 
 from hashlib import blake2b
 
+from learning.records import Example
+
 _ALL = 2.0**64
 _PURPOSE = b"negatives"  # so that ids which somebody else has chosen by a hash of theirs are a fair sample here
 
@@ -23,6 +25,14 @@ def is_kept(name: str, share: float) -> bool:
         return True
     digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8, person=_PURPOSE).digest()
     return int.from_bytes(digest, "big") < share * _ALL
+
+
+def is_learned(example: Example, share: float) -> bool:
+    """Whether a model of this share learns the example: every one that is no negative, and of negatives those it keeps.
+
+    Its id is asked as well as the record. So a log with more of them than are wanted gives the model of the share, too.
+    """
+    return example.kept and (share >= 1.0 or example.outcome is not False or is_kept(example.id, share))
 
 
 def corrected(probability: float, share: float) -> float:

@@ -254,7 +254,8 @@ class Watch:
         Args:
             entries: offset and example.
             costs: of each, as `learning.costs.costs_of` has them.
-            frozen: what the frozen copy says about each one's vector; None where there is no copy, or no vector.
+            frozen: what the frozen copy says about each one's vector; None where there is no copy, or the example is a
+                negative that is not learned.
         """
         offsets: list[int] = []
         examples: list[Example] = []

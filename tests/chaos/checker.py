@@ -264,7 +264,8 @@ def _check_watch(verdict: Verdict, pipeline: Pipeline, seen: Seen) -> None:
     watch, expected, folding = Watch(pipeline), list[DriftEvent](), Folding(pipeline, seen.log)
     for offset, record in seen.log:
         if isinstance(record, Example):
-            frozen = folding.to(offset).predict_frozen(record.features) if record.kept else None
+            learner = folding.to(offset)
+            frozen = learner.predict_frozen(record.features) if learner.learns(record) else None
             expected += watch.observe(offset, record, frozen)
     saved = Watch(pipeline) if seen.monitors is None else Watch.load(pipeline, seen.monitors)
     if (saved.offset, saved.report()) != (watch.offset, watch.report()):

@@ -74,9 +74,13 @@ def test_a_share_that_has_grown_is_warned_of_once(now: float, warned: bool, capl
     assert all(f"negatives={now:g} would have it learned" in message for message in caplog.messages)
 
 
-def test_quality_counts_all_and_the_frozen_copy_is_asked_about_vectors_only(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("before", [SHARE, 1.0])
+def test_quality_counts_all_and_the_frozen_copy_is_asked_about_those_that_are_learned(
+    before: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No more of them where the log has more vectors than that, since each stands for as many."""
     pipeline = pipeline_with(SHARE, baseline_examples=100)
-    log = log_of(pipeline, SHARE)
+    log = log_of(pipeline, before)
     loop, unit = loop_of(pipeline), unit_of(pipeline)
     for offset, entry in enumerate(log):
         loop.learner.apply(offset, entry)
@@ -88,13 +92,14 @@ def test_quality_counts_all_and_the_frozen_copy_is_asked_about_vectors_only(capl
     assert watched._so_far().total.n == len(log)
     since = loop.learner.frozen_version
     compared = watched._so_far()
-    assert compared.since.n + compared._negatives[1].n == sum(e.kept for e in log[since:])
+    assert compared.since.n + compared._negatives[1].n == sum(map(loop.learner.learns, log[since:]))
 
 
-def test_a_reaction_learns_so_many_again_as_are_learned() -> None:
+@pytest.mark.parametrize("before", [SHARE, 1.0])
+def test_a_reaction_learns_so_many_again_as_are_learned(before: float) -> None:
     """What is left out does not count among the newest that a new model learns."""
     pipeline = pipeline_with(SHARE, react=relearn(200))
-    log = log_of(pipeline, SHARE)
+    log = log_of(pipeline, before)
     loop, unit = loop_of(pipeline), unit_of(pipeline)
     watch.step(loop, unit, [record_of(offset, entry) for offset, entry in enumerate(log)])
     since = monitors.incidents(unit, pipeline).since(len(log) - 1)
