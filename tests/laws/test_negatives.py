@@ -130,6 +130,7 @@ def taught(share: float, log: Sequence[Example], model: Callable[[], Any] = logi
     return learner
 
 
+@pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("share", [0.25, 0.9])
 def test_whoever_asks_gets_the_model_of_the_kept_ones_corrected(name: str, share: float) -> None:
@@ -206,7 +207,7 @@ def test_mean_prediction_is_within_two_percent_of_the_base_rate_at_a_share_of_a_
 
 def test_a_model_of_a_tenth_says_what_a_model_of_all_of_them_says() -> None:
     """Event by event, over the last fifth: the same log loss to half a percent, and log-odds that differ little."""
-    n = 100_000
+    n = 60_000
     part, whole = prequential(0.1, n, 2)[-n // 5 :], prequential(1.0, n, 2)[-n // 5 :]
     truth = world(n, 2)[1][-n // 5 :]
     losses = [-np.log(np.where(truth, said, 1.0 - said)).mean() for said in (part, whole)]

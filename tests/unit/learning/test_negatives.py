@@ -1,5 +1,6 @@
 """A pipeline that learns a share of its negatives, room by room; tests/laws/test_negatives.py has the laws."""
 
+import math
 import random
 from typing import Any
 
@@ -280,15 +281,29 @@ def test_loss_alarm_counts_those_that_are_left_out() -> None:
 # -- explain
 
 
-def test_parts_of_a_corrected_prediction_add_up_to_the_score_of_the_model() -> None:
+@pytest.mark.parametrize("share", [0.5, 0.01, 1e-6])
+def test_parts_of_a_corrected_prediction_add_up_to_the_score_of_the_model(share: float) -> None:
+    """And the prediction is made of that score and the logarithm of the share, as the link says."""
+    learner = Learner(tiny_pipeline(negatives=share))
+    for offset, (record, _) in enumerate(stream(200)):
+        learner.apply(offset, left_out(record, share))
+    for x in (-300.0, -3.0, 0.5, 40.0, 1e3):
+        vector = [x, 2.0]
+        made = explain(learner.model, learner.predict, TinyFeatures.names, vector, [0.0, 0.0], negatives=share)
+        assert made.method == "linear"
+        assert made.link == f"logistic, of the score + log({share:g}), since that share of the negatives is learned"
+        (part,) = made.parts
+        assert part.score is not None
+        odds = math.exp(part.score + math.log(share))
+        assert learner.predict(vector) == pytest.approx(odds / (1.0 + odds), rel=1e-9, abs=1e-9)
+
+
+def test_what_is_not_told_of_the_correction_cannot_take_a_prediction_apart() -> None:
     learner = Learner(tiny_pipeline(negatives=SHARE))
     for offset, (record, _) in enumerate(stream(200)):
         learner.apply(offset, left_out(record))
-    explanation = explain(learner.model, learner.predict, TinyFeatures.names, VECTOR, [0.0, 0.0], negatives=SHARE)
-    assert explanation.method == "linear"
-    assert explanation.link == "logistic, of the score + log(0.25), since that share of the negatives is learned"
-    plain = explain(learner.model, learner.predict, TinyFeatures.names, VECTOR, [0.0, 0.0])
-    assert plain.method == "occlusion", "what is not told of the correction cannot take the prediction apart"
+    made = explain(learner.model, learner.predict, TinyFeatures.names, VECTOR, [0.0, 0.0])
+    assert made.method == "occlusion"
 
 
 def test_reference_is_the_mean_of_examples_with_a_vector() -> None:
