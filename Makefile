@@ -9,7 +9,8 @@ LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=pyth
 WORKERS ?= 3
 
 .PHONY: help demo venv check fix test chaos fuzz security alarms docs screenshots lock clean \
-	bench bench-loop bench-kernels bench-latency bench-recovery bench-scaling bench-state bench-monitors bench-survey bench-soak
+	bench bench-loop bench-kernels bench-latency bench-recovery bench-scaling bench-state bench-monitors bench-survey \
+	bench-soak
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 

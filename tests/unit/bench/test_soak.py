@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -10,7 +11,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from bench import load, soak
+from bench import load, page, soak
 from bench.load import Plan
 from bench.payments import START_MS, payments
 
@@ -66,9 +67,9 @@ def test_a_run_in_which_something_grows_ends_with_1(
     kept = tmp_path / "soak.json"
     kept.write_bytes(msgspec.json.encode(of(anonymous=growth)))
     monkeypatch.setattr(sys, "argv", ["soak", "--of", str(kept)])
-    before = soak.page.PAGE.read_text("utf-8")
+    before = page.PAGE.read_text("utf-8")
     assert soak.main() == code
-    assert soak.page.PAGE.read_text("utf-8") == before, "three minutes are not for the page"
+    assert page.PAGE.read_text("utf-8") == before, "three minutes are not for the page"
 
 
 def test_the_picture_has_a_line_of_all_samples_for_each_panel() -> None:
@@ -127,7 +128,7 @@ class Broker:
 def paced(plan: Plan) -> tuple[load.Sent, Broker]:
     """Send it, to nobody."""
     broker: Any = Broker()
-    return asyncio.run(load._paced(plan._replace(start=load.time.monotonic()), broker)), broker
+    return asyncio.run(load._paced(plan._replace(start=time.monotonic()), broker)), broker
 
 
 def test_one_event_in_so_many_gets_no_label_and_the_last_ones_are_sent_all_the_same() -> None:
@@ -154,4 +155,4 @@ def test_a_record_that_the_broker_refuses_ends_the_sender() -> None:
 
     broker: Any = Refusing()
     with pytest.raises(ConnectionError, match="gone"):
-        asyncio.run(load._paced(Plan("nowhere:1", 1_000.0, 0.01, start=load.time.monotonic()), broker))
+        asyncio.run(load._paced(Plan("nowhere:1", 1_000.0, 0.01, start=time.monotonic()), broker))
