@@ -127,19 +127,23 @@ async def _paced(plan: Plan, producer: AIOKafkaProducer) -> Sent:
     labelled, late = 0, []
     delay_ms = int(plan.labels_after * plan.rate * plan.step)  # in event time as long as by the clock
     waiting: deque[asyncio.Future[Any]] = deque()
+
+    async def put(item: Any) -> None:
+        while waiting and waiting[0].done():  # or an hour of them would be held
+            waiting.popleft().result()
+        waiting.append(await _put(producer, item))
+
     while event is not None or label is not None:
         now = time.monotonic()
         while event is not None and plan.due(event) <= now:
-            waiting.append(await _put(producer, event_of(plan, event)))
+            await put(event_of(plan, event))
             late.append(time.monotonic() - plan.due(event))
             event = next(events, None)
         while label is not None and plan.due(label) + plan.labels_after <= now:
             made = event_of(plan, label)
-            waiting.append(await _put(producer, verdict(made, made.at + delay_ms)))
+            await put(verdict(made, made.at + delay_ms))
             labelled += 1
             label = next(labels, None)
-        while waiting and waiting[0].done():  # or an hour of them would be held
-            waiting.popleft().result()
         await asyncio.sleep(TICK)
     await asyncio.gather(*waiting)
     return Sent(len(late), labelled, late)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -115,6 +116,8 @@ class Broker:
     """A producer whose records are there at once."""
 
     def __init__(self) -> None:
+        self.held: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+        self.most_held = 0
         self.sent: dict[str, list[int]] = {payments.events.topic: [], payments.labels.topic: []}
 
     async def send(self, topic: str, value: bytes, key: bytes, timestamp_ms: int) -> "asyncio.Future[None]":
@@ -122,6 +125,8 @@ class Broker:
         self.sent[topic].append(timestamp_ms)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
+        self.held.add(done)
+        self.most_held = max(self.most_held, len(self.held))
         return done
 
 
@@ -144,6 +149,11 @@ def test_a_label_is_as_late_in_event_time_as_by_the_clock() -> None:
     assert sent.labels == 20
     delays = zip(broker.sent[payments.events.topic], broker.sent[payments.labels.topic], strict=True)
     assert {label - event for event, label in delays} == {400}  # 10 ms are ten events
+
+
+def test_a_sender_lets_go_of_what_the_broker_has_or_an_hour_of_it_would_be_held() -> None:
+    _, broker = paced(Plan("nowhere:1", rate=1_000.0, seconds=0.1, labels_after=0.0))
+    assert broker.most_held <= 3
 
 
 def test_a_record_that_the_broker_refuses_ends_the_sender() -> None:
