@@ -7,13 +7,12 @@ from aiokafka import ConsumerRecord
 
 from agents.loop import Loop, wall_ms
 from learning.incidents import Incidents
-from learning.records import Control, encode
+from learning.records import CONTROL_KEY, Control, encode
 from learning.reports import Alarm, Incident, Summary
 from streaming.unit import Unit
 from tables import monitors
 
 AUTHOR = "headwater"
-KEY = b"control"
 
 
 def raised(loop: Loop, unit: Unit, alarm: Alarm) -> None:
@@ -27,7 +26,7 @@ def raised(loop: Loop, unit: Unit, alarm: Alarm) -> None:
     _save(loop, unit, incidents, changed)
     control = reaction(loop, since, alarm) if incidents.knows_enough() else None
     if control is not None:
-        unit.emit(loop.pipeline.training_log_topic, 0, KEY, encode(control))
+        unit.emit(loop.pipeline.training_log_topic, 0, CONTROL_KEY, encode(control))
 
 
 def publish(loop: Loop, unit: Unit, incident: Incident) -> None:

@@ -85,7 +85,8 @@ def worker(pipeline: str | None, broker: str | None, web_port: int | None, end_w
     See:     http://127.0.0.1:6066/metrics, /health/live (200 while it runs), /health/ready (503 while
              it recovers); `headwater status`; `headwater tail predictions`.
     Scale:   start more with the same settings, up to as many as the events topic has partitions;
-             on one machine each with another HEADWATER_WEB_PORT.
+             on one machine each with another HEADWATER_WEB_PORT. HEADWATER_ROLE=serve and =watch
+             divide the work: who predicts, and who watches over quality and drift.
     Stop:    Ctrl-C or SIGTERM: it checkpoints and ends with exit code 0. SIGKILL loses nothing either.
              When it cannot go on, its last words say why and its exit code is not 0; start it again.
 

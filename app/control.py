@@ -31,7 +31,7 @@ from app.people import (
 )
 from app.settings import Settings
 from learning.learn import Turn
-from learning.records import Control, Example, decode_log, encode
+from learning.records import CONTROL_KEY, Control, Example, decode_log, encode
 from learning.rollback import Run
 from pipelines.definition import Pipeline
 from pipelines.models import learning_rate_of
@@ -40,7 +40,6 @@ from streaming.config import EngineConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-KEY = b"control"
 MAX_TEXT = 1_000  # characters of a reason, or of a name
 
 
@@ -311,7 +310,7 @@ async def write(pipeline: Pipeline, config: EngineConfig, control: Control) -> S
     producer = clients.producer(config, idempotent=True)
     await producer.start()
     try:
-        done = await producer.send_and_wait(pipeline.training_log_topic, encode(control), KEY, partition=0)
+        done = await producer.send_and_wait(pipeline.training_log_topic, encode(control), CONTROL_KEY, partition=0)
     finally:
         await producer.stop()
     return Said(done.offset, control)

@@ -17,7 +17,8 @@ from streaming.engine import Group
 from streaming.snapshots import SnapshotStore
 from tables import monitors, pending, profiles
 
-AGENTS = (score, label, learn, watch, survey)
+SERVING = (score, label)
+WATCHING = (watch, survey)
 
 
 def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step: Step = no_step) -> StreamApp:
@@ -32,12 +33,12 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
     metrics = PrometheusMetrics()
     config = settings.engine_config(pipeline.name)
     app = StreamApp(config, log_topic=pipeline.training_log_topic, metrics=metrics, step=step, web_enabled=False)
-    tables = (profiles.create(app, pipeline, partitions), pending.create(app, partitions))
-    log_tables = (monitors.create(app, pipeline),)
-    app.engine.groups += [
-        Group("events", (pipeline.events.topic, pipeline.labels.topic), tables),
-        Group("log", (pipeline.training_log_topic, pipeline.summaries_topic), log_tables),
-    ]
+    if config.serves:
+        tables = (profiles.create(app, pipeline, partitions), pending.create(app, partitions))
+        app.engine.groups.append(Group("events", (pipeline.events.topic, pipeline.labels.topic), tables))
+    if config.watches:
+        log_tables = (monitors.create(app, pipeline),)
+        app.engine.groups.append(Group("log", (pipeline.training_log_topic, pipeline.summaries_topic), log_tables))
     for group in app.engine.groups:
         for table in group.tables:
             app.tables.add(table)
@@ -59,7 +60,7 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
     if settings.trace_share:
         loop.tracer = tracing.tracer(pipeline.name, settings.trace_share, WORKER)
         app.companions.append(tracing.Flush(loop.tracer))
-    for agent in AGENTS:
+    for agent in (learn, *(SERVING if config.serves else ()), *(WATCHING if config.watches else ())):
         agent.register(loop)
     metrics.follow("ready", lambda: float(app.engine.ready), pipeline=pipeline.name)
     board = Board(pipeline.name, pipeline.description)

@@ -42,6 +42,12 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9._-]*$",
         description="Consumer group and prefix of changelogs. Empty: `headwater-<pipeline name>`.",
     )
+    role: Literal["all", "serve", "watch"] = Field(
+        "all",
+        description="What of the work this worker does. `serve`: predict and join labels. `watch`: quality, drift,"
+        " incidents and snapshots, of which one worker at a time is in charge. `all`: both. Where some serve, one or"
+        " two must watch.",
+    )
     guarantee: Literal["exactly_once", "at_least_once"] = Field(
         "exactly_once",
         description="Delivery of state and learning. `exactly_once` needs a broker with transactions.",
@@ -248,6 +254,7 @@ class Settings(BaseSettings):
         return EngineConfig(
             bootstrap=self.broker,
             app_id=self.group(name),
+            role=self.role,
             guarantee=self.guarantee,
             predictions=self.predictions,
             checkpoint_interval=self.checkpoint_interval,

@@ -1,10 +1,13 @@
 """How a pipeline is doing, from the worker's `/metrics` and from Kafka's offsets: `headwater status`."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
+import msgspec
 from aiokafka import TopicPartition
+from aiokafka.errors import TopicAuthorizationFailedError
 from pydantic import SecretStr
 
 from app import top
@@ -15,9 +18,12 @@ from app.metrics import parse
 from app.settings import Settings
 from learning.verdict import judge
 from pipelines.definition import Pipeline
-from streaming import recovery, topics
+from streaming import clients, recovery, topics
 from streaming.config import EngineConfig
 from streaming.errors import StartupError
+from streaming.reading import read_up_to
+
+COUNTED = 1_000  # offsets that are looked at, so that markers are not taken for records; of more, a few matter little
 
 
 def metrics_url(settings: Settings) -> str:
@@ -47,7 +53,7 @@ async def scrape(url: str, token: SecretStr | None = None) -> Mapping[str, float
 
 
 async def lags(pipeline: Pipeline, config: EngineConfig) -> dict[str, dict[str, int]]:
-    """Per source partition: committed offset, end offset and what lies between them."""
+    """Per source partition: committed offset, end offset and how many records lie between them."""
     names = (pipeline.events.topic, pipeline.labels.topic)
     async with topics.admin_client(config) as admin:
         counts = await topics.partition_counts(admin, names)
@@ -55,16 +61,34 @@ async def lags(pipeline: Pipeline, config: EngineConfig) -> dict[str, dict[str, 
         message = f"topic {missing[0]} does not exist; create it with `headwater topics create`"
         raise StartupError(message)
     tps = [TopicPartition(name, number) for name in names for number in range(counts[name])]
-    committed = await recovery.committed_offsets(config, tps)
+    # Of those that serve, whatever role these settings are for.
+    committed = await recovery.committed_offsets(msgspec.structs.replace(config, role="serve"), tps)
     ends = await recovery.end_offsets(config, tps)
-    return {
-        f"{tp.topic}-{tp.partition}": {
-            "committed": committed[tp],
-            "end": ends[tp],
-            "lag": max(ends[tp] - committed[tp], 0),
-        }
-        for tp in tps
-    }
+    lag = {tp: max(ends[tp] - committed[tp], 0) for tp in tps}
+    with suppress(TopicAuthorizationFailedError):  # who may not read still sees how many offsets there are
+        lag |= await records_between(config, {tp: (committed[tp], ends[tp]) for tp in tps if 0 < lag[tp] <= COUNTED})
+    return {f"{tp.topic}-{tp.partition}": {"committed": committed[tp], "end": ends[tp], "lag": lag[tp]} for tp in tps}
+
+
+async def records_between(
+    config: EngineConfig, spans: Mapping[TopicPartition, tuple[int, int]]
+) -> dict[TopicPartition, int]:
+    """How many records each partition has from one offset to before another.
+
+    Fewer than offsets where a producer writes in transactions: each leaves a marker, which nobody ever reads.
+    """
+    found = dict.fromkeys(spans, 0)
+    if not found:
+        return found
+    async with clients.consumer(config, auto_offset_reset="none") as consumer:
+        consumer.assign(list(spans))
+        for tp, (start, _) in spans.items():
+            consumer.seek(tp, start)
+        ends = {tp: end for tp, (_, end) in spans.items()}
+        async for batches in read_up_to(consumer, ends, patience=config.request_timeout):
+            for tp, records in batches.items():
+                found[tp] += sum(record.offset < ends[tp] for record in records)
+    return found
 
 
 async def reported(pipeline: Pipeline, config: EngineConfig) -> Board:

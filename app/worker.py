@@ -11,7 +11,7 @@ from app.settings import Settings
 from app.web import require_token
 from pipelines.definition import Pipeline
 from pipelines.loading import load_pipeline
-from streaming import permissions, topics
+from streaming import permissions, roles, topics
 from streaming.app import run as run_app
 from streaming.config import EngineConfig
 from streaming.errors import StartupError
@@ -55,6 +55,7 @@ async def prepared(pipeline: Pipeline, config: EngineConfig) -> int:
     specs = topics.topics_of(pipeline, config.app_id, config.partitions)
     async with topics.admin_client(config) as admin:
         permissions.must_be_granted(await permissions.survey(admin, specs, config), config)
+        await roles.must_fit(admin, config, pipeline.training_log_topic)
         if not config.create_topics:
             return await topics.check(admin, specs)
         created = await topics.ensure(admin, specs, config.replication_factor)

@@ -16,16 +16,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from app.worker import prepared
 from bench import page
+from bench.echo import Echo
 from bench.load import Plan, Seen, Sender, Sent, watching
 from bench.payments import payments
 from bench.worker import Worker
 from streaming.brokers import LocalKafka
-from streaming.config import EngineConfig, Guarantee, Predictions
+from streaming.config import EngineConfig, Guarantee, Predictions, Role
 
 RATES = (500, 1_000, 5_000)
 TARGET_RATE = 1_000
@@ -37,9 +39,10 @@ KEPT_UP = 1.5  # the last tenth of the events may wait so many times as long as 
 class Mode(NamedTuple):
     """How a worker delivers."""
 
-    guarantee: Guarantee
+    guarantee: Guarantee | Literal["a bare echo"]
     predictions: Predictions
     interval: float
+    role: Role = "all"
 
     @property
     def target(self) -> float:
@@ -53,6 +56,12 @@ MODES = (
     Mode("exactly_once", "immediate", 0.5),
     Mode("at_least_once", "transactional", 0.5),
     Mode("at_least_once", "immediate", 0.5),
+    Mode("exactly_once", "transactional", 0.1, "serve"),
+    Mode("exactly_once", "immediate", 0.5, "serve"),
+    Mode("at_least_once", "immediate", 0.5, "serve"),
+    Mode("a bare echo", "transactional", 0.5),
+    Mode("a bare echo", "transactional", 0.1),
+    Mode("a bare echo", "immediate", 0.5),
 )
 
 
@@ -90,27 +99,46 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def measured(mode: Mode, rates: Sequence[int], seconds: float, warmup: float) -> list[Measured]:
-    """One worker on a Kafka of its own, at one rate after the other."""
-    with tempfile.TemporaryDirectory() as folder, LocalKafka(Path(folder) / "kafka") as broker:
+    """One worker, or echo, on a Kafka of its own, at one rate after the other."""
+    with tempfile.TemporaryDirectory() as folder, LocalKafka(Path(folder) / "kafka") as broker, ExitStack() as ended:
         config = EngineConfig(bootstrap=broker.bootstrap, app_id="bench-latency")
         asyncio.run(prepared(payments, config))
-        settings = mode._asdict() | {"app_id": config.app_id}
-        settings["checkpoint_interval"] = settings.pop("interval")
-        with Worker(broker.bootstrap, "bench.payments:payments", **settings) as worker:
-            worker.ready()
-            made, first = [], 0
-            for rate in rates:
-                plan = Plan(broker.bootstrap, rate, warmup + seconds, first)
-                made.append(asyncio.run(_at_rate(mode, plan, worker, warmup)))
-                first = plan.numbers.stop
-            learned = worker.samples().get("training_examples_total", 0.0)
-            if not learned:
-                message = f"the worker learned none of {first:,} labelled events, so this is not what is to be measured"
-                raise RuntimeError(message)
-            return made
+        started = started_echo if mode.guarantee == "a bare echo" else started_worker
+        system = started(mode, broker.bootstrap, ended)
+        made, first = [], 0
+        for rate in rates:
+            plan = Plan(broker.bootstrap, rate, warmup + seconds, first)
+            made.append(asyncio.run(_at_rate(mode, plan, system, warmup)))
+            first = plan.numbers.stop
+        if isinstance(system, Worker) and not system.samples().get("training_examples_total"):
+            message = f"the worker learned none of {first:,} labelled events, so this is not what is to be measured"
+            raise RuntimeError(message)
+        return made
 
 
-async def _at_rate(mode: Mode, plan: Plan, worker: Worker, warmup: float) -> Measured:
+def started_echo(mode: Mode, bootstrap: str, ended: ExitStack) -> Echo:
+    """An echo that is ready."""
+    echo = ended.enter_context(Echo(bootstrap, mode.interval if mode.predictions == "transactional" else 0.0))
+    echo.ready()
+    return echo
+
+
+def started_worker(mode: Mode, bootstrap: str, ended: ExitStack) -> Worker:
+    """A worker that is ready; where it only serves, with another one that watches."""
+    settings = {
+        "app_id": "bench-latency",
+        "guarantee": mode.guarantee,
+        "predictions": mode.predictions,
+        "checkpoint_interval": mode.interval,
+    }
+    roles: Sequence[Role] = ("watch", "serve") if mode.role == "serve" else ("all",)
+    for role in roles:
+        worker = ended.enter_context(Worker(bootstrap, "bench.payments:payments", role=role, **settings))
+        worker.ready()
+    return worker
+
+
+async def _at_rate(mode: Mode, plan: Plan, system: Worker | Echo, warmup: float) -> Measured:
     left = set(plan.numbers)
 
     def last(one: Seen) -> bool:
@@ -121,9 +149,9 @@ async def _at_rate(mode: Mode, plan: Plan, worker: Worker, warmup: float) -> Mea
     async with watching(config) as watcher:
         with Sender(plan) as sender:
             plan = await sender.begin()
-            cpu, began = worker.cpu(), time.monotonic()
+            cpu, began = system.cpu(), time.monotonic()
             seen = await watcher.until(last, patience=PATIENCE + 3 * plan.seconds)
-            cores = (worker.cpu() - cpu) / (time.monotonic() - began)
+            cores = (system.cpu() - cpu) / (time.monotonic() - began)
             sent = await sender.sent()
     return result(mode, plan, seen, sent, cores=cores, warmup=warmup)
 
@@ -144,7 +172,7 @@ def result(mode: Mode, plan: Plan, seen: Sequence[Seen], sent: Sent, *, cores: f
 
 def table(found: Sequence[Measured], command: str) -> str:
     """The section of docs/performance.md."""
-    head = ("guarantee", "predictions", "checkpoint s", "events/s", "p50 ms", "p99 ms", "p99.9 ms", "most ms",
+    head = ("guarantee", "role", "predictions", "checkpoint s", "events/s", "p50 ms", "p99 ms", "p99.9 ms", "most ms",
             "sent late, p99 ms", "cores", "kept up", "p99 target")  # fmt: skip
     body = []
     for one in found:
@@ -153,10 +181,10 @@ def table(found: Sequence[Measured], command: str) -> str:
         if one.rate == TARGET_RATE:
             said = f"{one.mode.target * 1000:.0f}: {'met' if numbers[1] <= one.mode.target else 'missed'}"
         body.append((
-            one.mode.guarantee, one.mode.predictions, f"{one.mode.interval:g}", f"{one.rate:,}",
+            one.mode.guarantee, one.mode.role, one.mode.predictions, f"{one.mode.interval:g}", f"{one.rate:,}",
             *(f"{number * 1000:.1f}" for number in numbers), f"{one.cores:.2f}", "yes" if one.kept_up else "no", said,
         ))  # fmt: skip
-    return f"{page.caption(command, 'aiokafka')}\n\n{page.rows(head, body, words=2)}"
+    return f"{page.caption(command, 'aiokafka')}\n\n{page.rows(head, body, words=3)}"
 
 
 def main() -> None:

@@ -1,57 +1,104 @@
-"""What watching costs a worker: the whole loop with everything that watches, against the same without it, in one run.
+"""What watching costs: the whole loop watched by the worker itself or by a worker beside it, against one unwatched.
 
-    python -m bench.monitors
+    python -m bench.monitors           # into docs/performance.md; some ten minutes
+    python -m bench.monitors --quick   # one short round, to the screen
 
 Over two streams. Payments come as many in a second of their own time as a worker does in one of its own, which is what
 a busy worker sees live. A year of flights, replayed as fast as it goes, closes windows of days all the time, which is
-much of what watching costs it. Without: no summaries, watch, survey, alarms, reports or page; features, predictions,
-joins and lessons are the same.
+much of what watching costs it. *Unwatched*: no summaries, watch, survey, alarms, reports or page; features,
+predictions, joins and lessons are the same. *Apart*: one worker has the role `serve`, another one `watch`.
 """
 
+import argparse
+import asyncio
 import itertools
 import os
 import statistics
 import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents import label, learn, score
 from agents.loop import Loop
 from app import create, worker
 from app.settings import load_settings
-from bench.loop import loop
+from bench import page
+from bench.loop import EVERY, fill
 from bench.payments import over_days, payments, verdict
+from bench.worker import Worker, behind
 from learning.summary import Collector
 from pipelines.definition import Pipeline
 from pipelines.flights import flights, history
+from streaming.brokers import LocalKafka
+from streaming.config import EngineConfig, Role
 
 ITEMS = int(os.environ.get("ITEMS", "100000"))
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
-WAYS = {"on": "app.cli", "off": "bench.monitors"}
-"""The modules that run a worker with everything that watches, and without."""
+QUICK = 30_000
 RATE = 5_000  # payments in a second of their time
 CUSTOMERS = 2_000
 LABEL_MS = 1_000
+APP = "bench-monitors"
+
+
+class Way(NamedTuple):
+    """How the loop is watched: the module that runs the workers, and the role of each, the one that predicts last."""
+
+    module: str
+    roles: Sequence[Role]
+
+
+WAYS: Mapping[str, Way] = {
+    "unwatched": Way("bench.monitors", ["all"]),
+    "watched by itself": Way("app.cli", ["all"]),
+    "watched apart": Way("app.cli", ["watch", "serve"]),
+}
 
 
 class Stream(NamedTuple):
     """What a worker gets, and its pipeline by the name that HEADWATER_PIPELINE has."""
 
+    about: str
     name: str
     pipeline: Pipeline
     items: list[Any]
 
+    @property
+    def events(self) -> int:
+        """How many are no labels."""
+        return sum(isinstance(item, self.pipeline.events.struct) for item in self.items)
 
-def replayed() -> Stream:
+
+class Cost(NamedTuple):
+    """Microseconds for each event.
+
+    Attributes:
+        clock: until the worker that predicts had done all.
+        cpu: of the worker that predicts.
+        others: CPU of the one that watches it, until it had done all.
+    """
+
+    clock: float
+    cpu: float
+    others: float
+
+
+def replayed(count: int) -> Stream:
     """Flights and their landings, as many as are wanted."""
-    return Stream("flights", flights, list(itertools.islice(history(), ITEMS)))
+    items = list(itertools.islice(history(), count))
+    return Stream("a year of flights, replayed", "flights", flights, items)
 
 
-def live() -> Stream:
+def live(count: int) -> Stream:
     """Payments, each with its verdict a second later."""
-    made = over_days(ITEMS // 2, CUSTOMERS, ITEMS / 2 / RATE / 86_400)
+    made = over_days(count // 2, CUSTOMERS, count / 2 / RATE / 86_400)
     items = [(one.at, one) for one in made] + [(one.at + LABEL_MS, verdict(one, one.at + LABEL_MS)) for one in made]
-    return Stream("bench.payments:payments", payments, [one for _, one in sorted(items, key=itemgetter(0))])
+    in_order = [one for _, one in sorted(items, key=itemgetter(0))]
+    return Stream(f"payments, {RATE:,} in a second of their time", "bench.payments:payments", payments, in_order)
 
 
 def unwatched() -> None:
@@ -62,30 +109,68 @@ def unwatched() -> None:
     for name in ("prediction", "label", "dead_letter", "duplicate"):
         setattr(Collector, name, nothing)
     Loop.opened = nothing  # type: ignore[method-assign]
-    create.AGENTS = (score, label, learn)  # type: ignore[assignment]
+    create.WATCHING = ()  # type: ignore[assignment]
     worker.run(load_settings())
 
 
-def cost(stream: Stream) -> None:
-    """Run a stream both ways, in turn, and print."""
-    events = sum(isinstance(item, stream.pipeline.events.struct) for item in stream.items)
-    found: dict[str, list[float]] = {way: [] for way in WAYS}
-    for number in range(ROUNDS):
-        for way, module in WAYS.items():
-            cpu, _ = loop(stream.items, events, number, module, stream.pipeline, stream.name)
-            found[way].append(cpu / events * 1e6)
-        print(f"round {number + 1}: " + ", ".join(f"{way} {us[-1]:.0f} us" for way, us in found.items()))
-    on, off = (statistics.median(us) for us in found.values())
-    print(
-        f"{events:,} events of {stream.name}, median of {ROUNDS}: {on:.0f} us CPU each with monitors, {off:.0f} without"
-    )
-    print(f"watching costs {1 - off / on:.1%} of throughput")
+def cost(stream: Stream, way: Way) -> Cost:
+    """What an event costs from a worker's first to its last lesson, on a broker of its own."""
+    with tempfile.TemporaryDirectory() as folder, LocalKafka(Path(folder) / "kafka") as broker, ExitStack() as ended:
+        asyncio.run(fill(EngineConfig(bootstrap=broker.bootstrap, app_id=APP), stream.items, stream.pipeline))
+        workers = [ended.enter_context(_worker(broker.bootstrap, stream, way, role)) for role in way.roles]
+        *others, serving = workers
+        first = serving.wait("it has done an event", lambda found: bool(found.get("events_total")))
+        clock, before = time.monotonic(), [one.cpu() for one in workers]
+        total = stream.events
+        serving.wait("it has done all", lambda found: found["events_total"] >= total and not behind(found), EVERY)
+        clock, cpu = time.monotonic() - clock, serving.cpu() - before[-1]
+        for one in others:
+            one.wait("it has done all", lambda found: not behind(found), EVERY)
+        spent = sum(one.cpu() for one in others) - sum(before[:-1])
+        done = total - first["events_total"]
+        return Cost(*(seconds / done * 1e6 for seconds in (clock, cpu, spent)))
+
+
+def _worker(bootstrap: str, stream: Stream, way: Way, role: Role) -> Worker:
+    made = Worker(bootstrap, stream.name, way.module, app_id=APP, snapshot_examples=0, role=role)
+    if role == "watch":  # else it would start while the other is timed
+        made.ready()
+    return made
+
+
+def section(stream: Stream, rounds: int) -> list[str]:
+    """A stream in all ways, interleaved: medians, with what they say of the throughput."""
+    found: dict[str, list[Cost]] = {name: [] for name in WAYS}
+    for number in range(rounds):
+        for name, way in WAYS.items():
+            found[name].append(cost(stream, way))
+        print(f"round {number + 1}: { ({name: costs[-1] for name, costs in found.items()}) }", file=sys.stderr)
+    base = median(found["unwatched"])
+    rows = [_row(name, median(costs), base) for name, costs in found.items()]
+    head = ("", "events/s", "CPU us of an event", "and of the worker that watches")
+    costs = ("costs of the throughput: clock", "CPU of the worker that predicts")
+    return [f"**{stream.about}**; {stream.events:,} events, {rounds} rounds", page.rows([*head, *costs], rows)]
+
+
+def _row(name: str, cost: Cost, base: Cost) -> list[str]:
+    watching = f"{cost.others:.0f}" if cost.others else ""
+    shares = ("" if cost == base else f"{1 - of / by:.1%}" for of, by in zip(base[:2], cost[:2], strict=True))
+    return [name, f"{1e6 / cost.clock:,.0f}", f"{cost.cpu:.0f}", watching, *shares]
+
+
+def median(costs: Sequence[Cost]) -> Cost:
+    """Of each figure."""
+    return Cost(*map(statistics.median, zip(*costs, strict=True)))
 
 
 def main() -> None:
-    """Run and print."""
-    for stream in (live(), replayed()):
-        cost(stream)
+    """Run, print, and write the page."""
+    parser = argparse.ArgumentParser(description="What watching costs a worker.")
+    parser.add_argument("--quick", action="store_true", help="one short round, to the screen")
+    quick = parser.parse_args().quick
+    items, rounds = (QUICK, 1) if quick else (ITEMS, ROUNDS)
+    sections = [lambda made=made: section(made(items), rounds) for made in (live, replayed)]
+    page.report("bench-monitors", sections, "river", "aiokafka", "faust-streaming", keep=not quick)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python -m bench.recovery            # all of it, into docs/performance.md; ten minutes
     python -m bench.recovery --quick    # small, to the screen
 
-Profiles are real ones of `bench.payments`, given to as many keys as are wanted. Each measurement has a Kafka of its
-own.
+Profiles and waiting predictions are real ones of `bench.payments`, given to as many keys as are wanted. Each
+measurement has a Kafka of its own.
 """
 
 import argparse
@@ -26,8 +26,9 @@ from bench.payments import START_MS, customer, forests, over_days, payments, ver
 from bench.worker import PATIENCE, Worker
 from features import Profile
 from learning import snapshots
+from learning.label import PendingLabels
 from learning.learn import Learner
-from learning.records import Example, encode
+from learning.records import Example, Prediction, encode
 from pipelines.definition import Pipeline
 from streaming import clients, recovery
 from streaming.brokers import LocalKafka
@@ -36,7 +37,7 @@ from streaming.config import EngineConfig
 from streaming.reading import read_up_to
 from streaming.state import StatePartition
 from streaming.unit import Output
-from tables import profiles
+from tables import pending, profiles
 
 APP = "bench-recovery"
 PARTITIONS = 4
@@ -77,54 +78,85 @@ def some_profiles() -> list[bytes]:
     return [features.dump(profile) for profile in made.values()]
 
 
-async def fill(config: EngineConfig, keys: int) -> int:
-    """Write a profile for each key to the changelog, in the partition of its key; the bytes of one."""
-    dumped, topic = some_profiles(), f"{APP}-{profiles.NAME}-changelog"
+def some_waiting() -> list[bytes]:
+    """Real predictions that wait for their labels, as a changelog holds them."""
+    features, profiles_of = payments.feature_set, dict[str, Profile]()
+    made: dict[str, bytes] = {}
+    join = PendingLabels(made, horizon_ms=payments.horizon_ms, expired="drop", corrected="log")
+    for event in over_days(500, 500, 10.0):
+        vector, _ = features.compute(event, event.customer, event.at, profiles_of)
+        join.open(Prediction(event.payment, event.customer, event.at, 0.5, 0, vector, features.schema))
+    return [data for name, data in made.items() if not name.startswith("\x00")]
+
+
+class Kind(NamedTuple):
+    """One changelog: what its records are, the table, some of its values, and what makes state of one."""
+
+    about: str
+    table: str
+    values: list[bytes]
+    load: Callable[[str, bytes], Any]
+
+    @property
+    def topic(self) -> str:
+        """Its name."""
+        return f"{APP}-{self.table}-changelog"
+
+    @property
+    def size(self) -> int:
+        """Bytes of a record's value."""
+        return len(self.values[0])
+
+
+def kinds() -> tuple[Kind, ...]:
+    """Both that grow with the stream."""
+    return (
+        Kind("profile", profiles.NAME, some_profiles(), payments.feature_set.load),
+        Kind("waiting prediction", pending.NAME, some_waiting(), lambda _, data: data),
+    )
+
+
+async def fill(config: EngineConfig, kind: Kind, keys: int) -> None:
+    """Write a record for each key to the changelog, in the partition of its key."""
     partition_of, every = DefaultPartitioner(), list(range(PARTITIONS))
     producer = clients.producer(config)
     await producer.start()
     try:
         for start in range(0, keys, RUN):
-            runs: dict[TopicPartition, list[Output]] = {TopicPartition(topic, number): [] for number in every}
+            runs: dict[TopicPartition, list[Output]] = {TopicPartition(kind.topic, number): [] for number in every}
             for number in range(start, min(start + RUN, keys)):
-                name = customer(number).encode()
-                tp = TopicPartition(topic, partition_of(name, every, every))
-                runs[tp].append(Output(name, dumped[number % len(dumped)]))
+                name = f"k{customer(number)}".encode()
+                tp = TopicPartition(kind.topic, partition_of(name, every, every))
+                runs[tp].append(Output(name, kind.values[number % len(kind.values)]))
             await send_all(producer, runs)
     finally:
         await producer.stop()
-    return len(dumped[0])
 
 
 class Read(NamedTuple):
-    """One way to read the changelogs: records a second, of CPU time and of the clock."""
+    """One way to read a changelog: records a second, of CPU time and of the clock."""
 
     way: str
     by_cpu: float
     by_clock: float
 
 
-def read(config: EngineConfig, keys: int) -> list[Read]:
-    """The changelogs read as a worker does, and in parts. Raises RuntimeError where not every key was there."""
-    topic, features = f"{APP}-{profiles.NAME}-changelog", payments.feature_set
-    tps = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+def read(config: EngineConfig, kind: Kind, keys: int) -> list[Read]:
+    """A changelog read as a worker does, and in parts. Raises RuntimeError where not every key was there."""
+    tps = [TopicPartition(kind.topic, number) for number in range(PARTITIONS)]
     found = []
-
-    def parts(load: Any) -> dict[TopicPartition, StatePartition[Any]]:
-        return {tp: StatePartition(topic, load=load, dump=bytes) for tp in tps}
 
     async def fetched() -> int:
         return sum([len(records) async for records in _records(config, tps)])
 
-    async def restored(load: Any) -> int:
-        into = parts(load)
+    async def restored() -> int:
+        into: Any = {tp: StatePartition(kind.topic, load=kind.load, dump=bytes) for tp in tps}
         await recovery.read_changelogs(config, into)
         return sum(map(len, into.values()))
 
     ways: dict[str, Callable[[], Coroutine[Any, Any, int]]] = {
         "fetched and parsed by aiokafka": fetched,
-        "and kept as bytes": lambda: restored(lambda _, data: data),
-        "and made profiles: `read_changelogs`": lambda: restored(features.load),
+        "and made state: `read_changelogs`": restored,
     }
     for way, work in ways.items():
         cpu, clock = time.process_time(), time.monotonic()
@@ -351,25 +383,32 @@ async def _takeover(config: EngineConfig, how: str, session: float, ends: Worker
 
 def changelog_section(keys: Sequence[int]) -> list[str]:
     """Tables of the changelogs and of the starts with them."""
+    both = kinds()
     reads: list[list[str]] = []
     begun: list[list[str]] = []
-    size = 0
     for count in keys:
         with kafka() as config:
-            size = asyncio.run(fill(config, count))
-            reads += [
-                [each.way, f"{count:,}", f"{each.by_cpu:,.0f}", f"{each.by_clock:,.0f}"] for each in read(config, count)
-            ]
+            for kind in both:
+                asyncio.run(fill(config, kind, count))
+                reads += [
+                    [f"{kind.about}, {kind.size:,} bytes", each.way, f"{count:,}", *_rates(each)]
+                    for each in read(config, kind, count)
+                ]
             begun += [
                 [each.what, f"{count:,}", f"{each.opened:.1f}", f"{each.predicted:.1f}"] for each in starts(config)
             ]
+    sizes = " or ".join(f"{TARGET * kind.size / 1e6:,.0f}" for kind in both)
     return [
-        page.rows(["changelog records a second", "keys", "of CPU time", "by the clock"], reads),
-        f"A record is a profile of {size:,} bytes, in {PARTITIONS} partitions. The target is {TARGET:,}, which is"
-        f" {TARGET * size / 1e6:,.0f} MB a second.",
+        page.rows(["changelog of", "records a second", "keys", "of CPU time", "by the clock"], reads, words=2),
+        f"In {PARTITIONS} partitions. The target is {TARGET:,}, which is {sizes} MB a second.",
         page.rows(["start of a worker", "keys", "opening, s", "to its first prediction, s"], begun),
-        f"After SIGKILL the group waits for the dead worker until its session ends ({SESSIONS[0]:.0f} s).",
+        "There are as many waiting predictions as profiles. After SIGKILL the group waits for the dead worker until its"
+        f" session ends ({SESSIONS[0]:.0f} s).",
     ]
+
+
+def _rates(one: Read) -> tuple[str, str]:
+    return f"{one.by_cpu:,.0f}", f"{one.by_clock:,.0f}"
 
 
 def log_section(examples: int, trees: int) -> list[str]:

@@ -118,6 +118,9 @@ class DriftEvent(msgspec.Struct, frozen=True):
     n_detections: int
 
 
+CONTROL_KEY = b"control"
+"""The key of control records, whoever writes them."""
+
 _ENCODER = msgspec.json.Encoder()
 _LOG: msgspec.json.Decoder[LogRecord] = msgspec.json.Decoder(LogRecord)
 

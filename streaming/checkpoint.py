@@ -77,7 +77,7 @@ class TransactionalWriter:
 
     def __init__(self, producer: AIOKafkaProducer, config: EngineConfig, step: Step = no_step) -> None:
         self.producer = producer
-        self._group = config.app_id
+        self._group = config.group
         self._step = step
 
     async def write(self, cut: Cut) -> Mapping[TopicPartition, Span]:

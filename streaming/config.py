@@ -10,6 +10,8 @@ from streaming.security import Security
 Guarantee = Literal["exactly_once", "at_least_once"]
 Store = Literal["memory", "disk"]
 Predictions = Literal["transactional", "immediate"]
+Role = Literal["all", "serve", "watch"]
+"""What of the work a worker does: predict and join labels, watch the training log and the data, or all of it."""
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +19,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     bootstrap: str
     app_id: str
+    role: Role = "all"
     guarantee: Guarantee = "exactly_once"
     predictions: Predictions = "transactional"
     checkpoint_interval: float = 0.5
@@ -35,3 +38,23 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     store_cache_mb: int = 256
     data_dir: Path = Path(".headwater")
     security: Security = Security()
+
+    @property
+    def serves(self) -> bool:
+        """Whether the worker takes events and labels."""
+        return self.role != "watch"
+
+    @property
+    def watches(self) -> bool:
+        """Whether it may own the training log's quality, drift and incidents, and the model's snapshots."""
+        return self.role != "serve"
+
+    @property
+    def group(self) -> str:
+        """The consumer group. Members of one group read the same topics, so those that only watch have their own."""
+        return self.watching_group if self.role == "watch" else self.app_id
+
+    @property
+    def watching_group(self) -> str:
+        """The consumer group of workers that only watch."""
+        return f"{self.app_id}-watch"

@@ -86,11 +86,10 @@ def acls_of(specs: Sequence[TopicSpec], config: EngineConfig) -> tuple[Acl, ...]
     ['Read on topic events', 'Read on group app']
     """
     found = [Acl("topic", spec.name, right) for spec in specs for right in spec.rights]
-    found.append(Acl("group", config.app_id, "Read"))
+    found.append(Acl("group", config.group, "Read"))
     if config.guarantee == "exactly_once":
-        found += [
-            Acl("transactional-id", f"{config.app_id}-{group}-", "Write", "prefixed") for group in ("events", "log")
-        ]
+        units = [name for name, owned in (("events", config.serves), ("log", config.watches)) if owned]
+        found += [Acl("transactional-id", f"{config.app_id}-{name}-", "Write", "prefixed") for name in units]
     return tuple(found)
 
 
@@ -210,7 +209,7 @@ async def _transactional_id(admin: AIOKafkaAdminClient, acl: Acl, config: Engine
     name = f"{acl.name}0"
     code, node = await _coordinator(admin, name, kind=1)
     if code == 0:
-        response: Any = await admin._send_request(AddOffsetsToTxnRequest(name, -1, -1, config.app_id), node)
+        response: Any = await admin._send_request(AddOffsetsToTxnRequest(name, -1, -1, config.group), node)
         code = response.error_code
     if code == TRANSACTION_DENIED:
         return "missing"

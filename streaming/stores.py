@@ -162,6 +162,10 @@ def _options(memory: int, buffers: int) -> "Options":
     table.set_bloom_filter(BLOOM_BITS, block_based=False)
     table.set_cache_index_and_filter_blocks(v=True)
     table.set_pin_l0_filter_and_index_blocks_in_cache(v=True)
+    # In parts of some kB: the filter of a whole file is a megabyte, and each miss would load one.
+    table.set_index_type(rocksdict.BlockBasedIndexType.two_level_index_search())
+    table.set_partition_filters(size=True)
+    table.set_pin_top_level_index_and_filter(v=True)
     options = rocksdict.Options(raw_mode=True)
     options.create_if_missing(create_if_missing=True)
     options.set_block_based_table_factory(table)

@@ -35,6 +35,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         # agents. What comes for these meanwhile is not asked for before that fetch is answered: with Faust's 1.5 s
         # a busy partition stood still for that long beside idle ones.
         consumer._fetch_max_wait_ms = clients.FETCH_MAX_WAIT_MS
+        # Faust calls the group what it calls the application, after which changelogs are named.
+        consumer._group_id = cast("Any", self.app).engine.config.group
         return lighten(consumer)
 
     def verify_event_path(self, now: float, tp: TP) -> None:

@@ -1,13 +1,15 @@
 """Headwater itself: a whole worker, as `headwater worker` starts it, watched from outside.
 
 It reads events and labels from their two topics, of one partition each, and does more than its peers: every lesson goes
-through the training log, quality and data are surveyed, the page and the metrics are served.
+through the training log, quality and data are surveyed, the page and the metrics are served. With HEADWATER_ROLE=serve
+a second worker does the watching, and only the first is measured.
 """
 
 import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 from bench.peers.work import Order, order
 from bench.peers.workloads import WORKLOADS
@@ -23,13 +25,18 @@ def run(told: Order) -> None:
         "guarantee": told.guarantee or "exactly_once",
         "compiled": os.environ.get("HEADWATER_COMPILED", "auto"),
     }
-    with Worker(told.broker, WORKLOADS[told.workload].where, **settings) as worker:
+    where, role = WORKLOADS[told.workload].where, os.environ.get("HEADWATER_ROLE", "all")
+    with ExitStack() as ended:
+        if role == "serve":
+            watching = ended.enter_context(Worker(told.broker, where, **settings, role="watch"))
+            watching.ready()  # else it would start while the other is timed
+        worker = ended.enter_context(Worker(told.broker, where, **settings, role=role))
         started = _until(worker, events=told.warm, lessons=0)
         cpu, wall = worker.cpu(), time.monotonic()
-        ended = _until(worker, events=told.events, lessons=told.lessons)
+        done = _until(worker, events=told.events, lessons=told.lessons)
         cpu, wall = worker.cpu() - cpu, time.monotonic() - wall
-    found = {"events": ended["events_total"], "lessons": ended["training_examples_total"]}
-    print(json.dumps({**found, "timed": ended["events_total"] - started["events_total"], "cpu_s": cpu, "wall_s": wall}))
+    found = {"events": done["events_total"], "lessons": done["training_examples_total"]}
+    print(json.dumps({**found, "timed": done["events_total"] - started["events_total"], "cpu_s": cpu, "wall_s": wall}))
 
 
 def _until(worker: Worker, *, events: int, lessons: int) -> Mapping[str, float]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from bench.peers.work import Order
+from streaming.config import Role
 
 ROOT = Path(__file__).parents[2]
 OURS, THEIRS = sys.executable, str(ROOT / ".venv-peers" / "bin" / "python")
@@ -26,6 +27,7 @@ class System(NamedTuple):
         share: share of the events that it gets, since the slow would take minutes otherwise.
         guarantee: what it is told to promise, in its own words.
         compiled: HEADWATER_COMPILED.
+        role: HEADWATER_ROLE of the worker that is measured; where it only serves, another one beside it watches.
     """
 
     name: str
@@ -35,6 +37,7 @@ class System(NamedTuple):
     share: float
     guarantee: str = ""
     compiled: str = "auto"
+    role: Role = "all"
 
     @property
     def is_headwater(self) -> bool:
@@ -50,6 +53,7 @@ class System(NamedTuple):
 EXACTLY = "state, predictions and learning exactly once"
 SYSTEMS = (
     System("headwater", "Headwater", EXACTLY, "headwater", 1.0, "exactly_once"),
+    System("headwater-apart", "Headwater, watched apart", EXACTLY, "headwater", 1.0, "exactly_once", role="serve"),
     System("headwater-alo", "Headwater, at least once", "all at least once", "headwater", 1.0, "at_least_once"),
     System("headwater-python", "Headwater, not compiled", EXACTLY, "headwater", 0.5, "exactly_once", "off"),
     System("faust", "Faust with tables", "state at least once, no model", "stock_faust", 0.06),
@@ -101,7 +105,7 @@ def run(system: System, told: Order) -> Run:
     python = OURS if system.is_headwater else THEIRS
     arguments = [f"--{name}={value}" for name, value in told._asdict().items()]
     command = [python, "-m", f"bench.peers.{system.module}", *arguments]
-    environment = {**os.environ, "HEADWATER_COMPILED": system.compiled}
+    environment = {**os.environ, "HEADWATER_COMPILED": system.compiled, "HEADWATER_ROLE": system.role}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )

@@ -4,11 +4,12 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from aiokafka import TopicPartition
 
+from streaming.config import Role
 from streaming.recovery import committed_offsets, end_offsets
 from tests.chaos.checker import Verdict, check, truth
 from tests.chaos.run import PARTITIONS, Run, Worker
@@ -22,36 +23,50 @@ PATIENCE = 60.0  # seconds for a worker to do what it has to
 @scenario("kills", short=22, share=1.0)
 async def kills(run: Run, items: Iterator[Any], chance: random.Random, size: int) -> Verdict:
     """Two workers are killed again and again: at fault points, at random instants, starting and recovering too."""
+    return await killed_in_places(run, items, chance, size, ("all", "all"))
+
+
+@scenario("roles", short=6, share=0.2)
+async def roles(run: Run, items: Iterator[Any], chance: random.Random, size: int) -> Verdict:
+    """The same to two workers that serve and one that watches."""
+    return await killed_in_places(run, items, chance, size, ("serve", "serve", "watch"))
+
+
+async def killed_in_places(
+    run: Run, items: Iterator[Any], chance: random.Random, size: int, places: Sequence[Role]
+) -> Verdict:
+    """As many workers at a time as there are places, each of its place's role, until so many have come to their end."""
     load = run.load(items, RATE)
     points = fault_points(chance)
     ends = run.rounds(size)
 
-    async def place() -> None:
+    async def place(role: Role) -> None:
         """One worker after the other, until all together have come to so many ends."""
         for number in ends:
             if number % 3 == 2:
-                await killed_at_random(run, chance)
+                await killed_at_random(run, chance, role)
             else:
-                await killed_at(run, next(points))
+                await killed_at(run, next(points), role)
 
-    await asyncio.gather(place(), place())
-    run.start()
+    await asyncio.gather(*map(place, places))
+    for role in dict.fromkeys(places):
+        run.start(HEADWATER_ROLE=role)
     expected = truth(run.pipeline, await load.stop())
     return check(run.pipeline, expected, await run.settled(expected))
 
 
-async def killed_at_random(run: Run, chance: random.Random) -> None:
+async def killed_at_random(run: Run, chance: random.Random, role: Role) -> None:
     """A worker's life, up to an instant of its start, its recovery or its work."""
-    worker = run.start()
+    worker = run.start(HEADWATER_ROLE=role)
     if chance.random() < 0.7:
         await within(lambda: worker.poll() is not None or "opened" in run.said(worker), PATIENCE)
     await asyncio.sleep(chance.uniform(0.0, 4.0))
     end(run, worker)
 
 
-async def killed_at(run: Run, point: str) -> None:
+async def killed_at(run: Run, point: str, role: Role) -> None:
     """A worker's life, up to a fault point."""
-    worker = run.start(fault=point)
+    worker = run.start(fault=point, HEADWATER_ROLE=role)
     if not await within(lambda: worker.poll() is not None, 30.0):
         run.history.note("never came to its fault point", worker=run.workers.index(worker))
     elif worker.returncode == -signal.SIGKILL:

@@ -64,6 +64,28 @@ def test_an_uninterrupted_worker_agrees_with_the_backtest_to_the_last_bit(run: R
     asyncio.run(scenario())
 
 
+def test_workers_that_watch_take_over_from_those_that_did_all(run: Run, year: list[Any]) -> None:
+    """Beside one that does all they are refused; after it they go on where it was, in groups of their own."""
+    half = 3_000
+
+    async def scenario() -> None:
+        await run.prepare()
+        await run.produce(year[:half])
+        whole = run.start()
+        await run.until(1_000, 500)
+        early = run.start(HEADWATER_ROLE="watch")
+        assert await run.ended(early) != 0
+        assert "HEADWATER_ROLE=watch, and 1 of role `all` run" in run.said(early)
+        run.send(whole, signal.SIGTERM)
+        assert await run.ended(whole) == 0, run.last_words()
+        run.start(HEADWATER_ROLE="serve")
+        run.start(HEADWATER_ROLE="watch")
+        await run.produce(year[half : 2 * half])
+        await run.assert_all_true(year[: 2 * half])
+
+    asyncio.run(scenario())
+
+
 def test_immediate_predictions_are_all_there_after_a_kill(run: Run, year: list[Any]) -> None:
     """They may repeat under the same id; none is missing, and learning is still exactly once."""
     items = year[:8_000]

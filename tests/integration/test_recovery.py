@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
+from app.status import records_between
 from streaming import recovery
 from streaming.app import EXIT_FAILED
 from streaming.brokers import LocalKafka
@@ -256,3 +257,26 @@ def test_a_worker_told_to_stop_while_the_broker_is_away_stops(tmp_path: Path) ->
             asyncio.run(scenario())
         finally:
             run.end()
+
+
+def test_status_takes_no_marker_of_a_transaction_for_a_record(kafka: str) -> None:
+    """A worker that has read all had a lag of 1 for ever where its events are produced in transactions."""
+    tp = TopicPartition(f"t{uuid.uuid4().hex[:8]}", 0)
+    config = EngineConfig(bootstrap=kafka, app_id=f"g-{tp.topic}")
+
+    async def scenario() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+        await admin.start()
+        await admin.create_topics([NewTopic(tp.topic, 1, 1)])
+        await admin.close()
+        async with AIOKafkaProducer(bootstrap_servers=kafka, transactional_id=tp.topic) as producer:
+            for _ in range(2):
+                async with producer.transaction():
+                    await producer.send(tp.topic, b"x")
+        assert await recovery.end_offsets(config, [tp]) == {tp: 4}
+        assert await records_between(config, {tp: (0, 4)}) == {tp: 2}
+        assert await records_between(config, {tp: (1, 4)}) == {tp: 1}
+        assert await records_between(config, {tp: (3, 4)}) == {tp: 0}
+        assert await records_between(config, {}) == {}
+
+    asyncio.run(scenario())

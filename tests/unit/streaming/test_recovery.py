@@ -1,6 +1,7 @@
 """What recovery refuses to believe, without a broker."""
 
 import asyncio
+import gc
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,3 +65,25 @@ def test_a_changelog_without_its_head_is_refused_by_name() -> None:
     recovery.refuse_without_head(dict.fromkeys(TPS, 0))
     with pytest.raises(EngineError, match=r"events-1 at offset 7, expected 0.*cleanup\.policy=compact"):
         recovery.refuse_without_head({TPS[0]: 0, TPS[1]: 7})
+
+
+def test_the_collector_comes_back_after_a_recovery_that_failed() -> None:
+    """And stays away where it was away before."""
+
+    def fail() -> None:
+        with recovery.no_collector():
+            assert not gc.isenabled()
+            message = "a broker went away"
+            raise EngineError(message)
+
+    assert gc.isenabled()
+    with pytest.raises(EngineError):
+        fail()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with pytest.raises(EngineError):
+            fail()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -18,6 +18,7 @@ from faust.types import TP
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from streaming import app as streaming_app
+from streaming.config import EngineConfig
 from streaming.transport import BatchConductor, BatchConsumer, BatchThread
 from streaming.unit import Chunk
 
@@ -31,12 +32,16 @@ def test_a_busy_partition_does_not_wait_for_the_long_fetch_of_idle_ones(monkeypa
         fausts = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1", fetch_max_wait_ms=1500)
         assert fausts._fetch_max_wait_ms == 1500  # what aiokafka's own start takes it from
         monkeypatch.setattr(AIOKafkaConsumerThread, "_create_worker_consumer", lambda self, transport: fausts)
-        made = BatchThread._create_worker_consumer(object.__new__(BatchThread), None)
+        thread = object.__new__(BatchThread)
+        config = EngineConfig(bootstrap="127.0.0.1:1", app_id="app", role="watch")
+        thread.app = cast("Any", SimpleNamespace(engine=SimpleNamespace(config=config)))
+        made = thread._create_worker_consumer(None)
         await fausts.stop()
         return made
 
     consumer = asyncio.run(scenario())
     assert consumer._fetch_max_wait_ms == 100
+    assert consumer._group_id == "app-watch"
     assert consumer._isolation_level == "read_committed"
     assert "lighten" in consumer.start.__qualname__
 
