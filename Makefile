@@ -91,7 +91,7 @@ bench-state: venv ## 5 million keys and 20 million pending labels on disk; into 
 	$(BIN)/python -m bench.state --write
 
 bench-soak: venv ## Whether a worker with state on disk grows under an hour of load; into docs/performance.md (Linux; an hour)
-	$(BIN)/python -m bench.soak
+	$(BIN)/python -m bench.soak --write
 
 alarms: venv ## How often alarms are false and how late they are, to docs/alarms.md (some ten minutes)
 	$(BIN)/python -m bench.alarms

@@ -1,6 +1,6 @@
 """Whether a worker with its state on disk grows: memory, disk, descriptors, lags, for an hour of the same load.
 
-    python -m bench.soak                 # an hour, into docs/performance.md; exit code 1 where something grows
+    python -m bench.soak --write         # an hour, into docs/performance.md; exit code 1 where something grows
     python -m bench.soak --minutes 3     # to the screen
     python -m bench.soak --of FILE       # judge the samples of an earlier run again, which are in this file
 
@@ -347,6 +347,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of load, the warm-up included")
     parser.add_argument("--warmup", type=float, help="minutes of them that are not judged; a sixth unless told")
     parser.add_argument("--keep", type=Path, default=KEEP, help="the file for the samples")
+    parser.add_argument("--write", action="store_true", help="into docs/performance.md")
     parser.add_argument("--of", type=Path, help="judge the samples in this file, and run nothing")
     given = parser.parse_args()
     warmup = given.minutes / 6 if given.warmup is None else given.warmup
@@ -355,9 +356,8 @@ def main() -> int:
     else:
         found = msgspec.json.decode(given.of.read_bytes(), type=Run)
     judged = trends(found)
-    is_whole = found.minutes >= MINUTES
-    page.report("bench-soak", [lambda: section(found, judged)], "aiokafka", "rocksdict", "river", keep=is_whole)
-    if is_whole:
+    page.report("bench-soak", [lambda: section(found, judged)], "aiokafka", "rocksdict", "river", keep=given.write)
+    if given.write:
         PLOT.write_text(plot(found), "utf-8")
     return 1 if grown(judged) else 0
 

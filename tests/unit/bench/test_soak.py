@@ -70,7 +70,19 @@ def test_a_run_in_which_something_grows_ends_with_1(
     monkeypatch.setattr(sys, "argv", ["soak", "--of", str(kept)])
     before = page.PAGE.read_text("utf-8")
     assert soak.main() == code
-    assert page.PAGE.read_text("utf-8") == before, "three minutes are not for the page"
+    assert page.PAGE.read_text("utf-8") == before
+
+
+def test_what_is_to_be_written_is_section_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, plot = tmp_path / "soak.json", tmp_path / "soak.svg"
+    kept.write_bytes(msgspec.json.encode(of()))
+    written: dict[str, str] = {}
+    monkeypatch.setattr(page, "write", written.__setitem__)
+    monkeypatch.setattr(soak, "PLOT", plot)
+    monkeypatch.setattr(sys, "argv", ["soak", "--of", str(kept), "--write"])
+    assert soak.main() == 0
+    assert "Nothing grows." in written["bench-soak"]
+    assert plot.read_text("utf-8") == soak.plot(of())
 
 
 def test_the_picture_has_a_line_of_all_samples_for_each_panel() -> None:
