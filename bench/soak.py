@@ -30,7 +30,7 @@ from bench import page
 from bench.growth import PARTS, Trend, trend
 from bench.load import Plan, Sender
 from bench.payments import DAY_MS, weekly
-from bench.worker import Worker, cpu_seconds
+from bench.worker import PATIENCE, Worker, cpu_seconds
 from streaming import topics
 from streaming.brokers import LocalKafka
 from streaming.config import EngineConfig
@@ -128,8 +128,10 @@ def compacted_topics() -> list[str]:
 
 
 def sampled(worker: Worker, data: Path, broker: Path, began: float) -> Sample:
-    """What can be seen of the worker now. Raises OSError where it has ended."""
-    text = urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/metrics").read()
+    """What can be seen of the worker now. Raises RuntimeError with its last words where it has ended."""
+    if worker.process.poll() is not None:
+        worker.samples()
+    text = urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/metrics", timeout=PATIENCE).read()
     metrics = dict(parse(text.decode()))
     figures = process_figures(worker.process.pid) | log_figures(broker, compacted_topics())
     figures["data"] = float(bytes_of(data))
