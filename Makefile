@@ -9,7 +9,8 @@ LEFT_OUT := --unsafe-package=numpy --unsafe-package=pandas --unsafe-package=pyth
 WORKERS ?= 3
 
 .PHONY: help demo venv check fix test chaos fuzz security alarms docs screenshots lock clean \
-	bench bench-loop bench-kernels bench-latency bench-recovery bench-scaling bench-state bench-monitors bench-survey
+	bench bench-loop bench-kernels bench-latency bench-recovery bench-scaling bench-state bench-monitors bench-survey \
+	bench-soak
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -88,6 +89,9 @@ bench-survey: venv ## What the survey of the data costs an event, part by part, 
 
 bench-state: venv ## 5 million keys and 20 million pending labels on disk; into docs/performance.md (half an hour, 10 GB of disk)
 	$(BIN)/python -m bench.state --write
+
+bench-soak: venv ## Whether a worker with state on disk grows under an hour of load; into docs/performance.md (Linux; an hour)
+	$(BIN)/python -m bench.soak --write
 
 alarms: venv ## How often alarms are false and how late they are, to docs/alarms.md (some ten minutes)
 	$(BIN)/python -m bench.alarms

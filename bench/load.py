@@ -8,6 +8,7 @@ Linux all processes share.
 import asyncio
 import multiprocessing
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -34,6 +35,8 @@ class Plan(NamedTuple):
         first: number of the first.
         customers: how many there are.
         labels_after: seconds from an event to its label.
+        step: ms that event time goes on by from one number to the next, whatever the rate.
+        unlabelled: one event in so many gets no label; 0: each gets one.
         start: when the first is due, of the monotonic clock; the sender says, when it is ready.
     """
 
@@ -43,6 +46,8 @@ class Plan(NamedTuple):
     first: int = 0
     customers: int = 1_000
     labels_after: float = 1.0
+    step: int = 1
+    unlabelled: int = 0
     start: float = 0.0
 
     @property
@@ -53,6 +58,10 @@ class Plan(NamedTuple):
     def due(self, number: int) -> float:
         """When the event of this number is due."""
         return self.start + (number - self.first) / self.rate
+
+    def is_labelled(self, number: int) -> bool:
+        """Whether the event of this number gets a label."""
+        return not self.unlabelled or number % self.unlabelled != self.unlabelled - 1
 
 
 class Sent(NamedTuple):
@@ -113,27 +122,36 @@ async def _sending(plan: Plan, told: Any) -> None:
 
 
 async def _paced(plan: Plan, producer: AIOKafkaProducer) -> Sent:
-    events, labels, late = iter(plan.numbers), iter(plan.numbers), []
+    events, labels = iter(plan.numbers), filter(plan.is_labelled, plan.numbers)
     event, label = next(events, None), next(labels, None)
-    waiting: list[Any] = []
-    while label is not None:
+    labelled, late = 0, []
+    delay_ms = int(plan.labels_after * plan.rate * plan.step)  # in event time as long as by the clock
+    waiting: deque[asyncio.Future[Any]] = deque()
+
+    async def put(item: Any) -> None:
+        while waiting and waiting[0].done():  # or an hour of them would be held
+            waiting.popleft().result()
+        waiting.append(await _put(producer, item))
+
+    while event is not None or label is not None:
         now = time.monotonic()
         while event is not None and plan.due(event) <= now:
-            waiting.append(await _put(producer, event_of(plan, event)))
+            await put(event_of(plan, event))
             late.append(time.monotonic() - plan.due(event))
             event = next(events, None)
         while label is not None and plan.due(label) + plan.labels_after <= now:
             made = event_of(plan, label)
-            waiting.append(await _put(producer, verdict(made, made.at + int(plan.labels_after * 1000))))
+            await put(verdict(made, made.at + delay_ms))
+            labelled += 1
             label = next(labels, None)
         await asyncio.sleep(TICK)
     await asyncio.gather(*waiting)
-    return Sent(len(late), len(waiting) - len(late), late)
+    return Sent(len(late), labelled, late)
 
 
 def event_of(plan: Plan, number: int) -> Payment:
-    """The event of this number. Its time goes on by a millisecond a number, from plan to plan, whatever the rate."""
-    return payment(number, plan.customers, START_MS + number)
+    """The event of this number. Its time goes on by the plan's step a number, whatever the rate."""
+    return payment(number, plan.customers, START_MS + number * plan.step)
 
 
 async def _put(producer: AIOKafkaProducer, item: Any) -> "asyncio.Future[Any]":

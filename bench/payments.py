@@ -105,13 +105,13 @@ def features_of(number: int) -> list[Any]:
     return made
 
 
-def pipeline(features: Sequence[Any], model: Any = logistic) -> Pipeline:
-    """The stream with these features and this model."""
+def pipeline(features: Sequence[Any], model: Any = logistic, days: int = 1) -> Pipeline:
+    """The stream with these features, this model, and a horizon of so many days."""
     return Pipeline(
         name="payments",
         event=Payment,
         label=Verdict,
-        horizon=timedelta(days=1),
+        horizon=timedelta(days=days),
         features=features,
         model=model,
         drift=[on_loss()],
@@ -121,3 +121,4 @@ def pipeline(features: Sequence[Any], model: Any = logistic) -> Pipeline:
 FEATURES = [field("amount"), *windows_of("1h", "1d", "7d"), since_last()]
 payments = pipeline(FEATURES)
 forests = pipeline(FEATURES, arf)
+weekly = pipeline(FEATURES, days=7)

@@ -34,6 +34,7 @@ BACKOFF = 0.2  # seconds before a folder that another process uses is tried agai
 DECODED, BUFFERS = 0.5, 0.125
 MEMTABLE = 8 << 20  # bytes; a partition's own write buffer, where fewer are not all that there may be
 OPEN_FILES = 256
+MANIFEST = 64 << 10  # bytes of RocksDB's journal of its files before it writes a new one; its default is a gigabyte
 BLOOM_BITS = 10
 # A queue is read from the end that is taken away, so its removed keys are cleared out before all else.
 TOMBSTONES_WINDOW, TOMBSTONES_MOST = 4_096, 2_048
@@ -177,6 +178,7 @@ def _options(memory: int, buffers: int) -> "Options":
     options.set_max_background_jobs(2)
     options.set_keep_log_file_num(2)
     options.set_max_log_file_size(1 << 20)
+    options.set_max_manifest_file_size(MANIFEST)
     options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.point_in_time())
     options.add_compact_on_deletion_collector_factory(TOMBSTONES_WINDOW, TOMBSTONES_MOST, 0.5)
     return options

@@ -224,6 +224,13 @@ class BatchConsumer(driver.Consumer):
 class BatchConductor(Conductor):
     """Hands chunks to the subscribed channels as they are, without decoding."""
 
+    def acks_enabled_for(self, topic: str) -> bool:
+        """No: Faust's compiled streams note each ack in its consumer, past `ack`, where only a commit takes it out.
+
+        Commits are the checkpoints', so the notes of every chunk would be kept for as long as the worker runs.
+        """
+        return False
+
     def has_room(self, tp: TP) -> bool:
         """Whether the agents of this partition take a chunk without being waited for."""
         channels: Any = self._tp_index.get(tp, ())

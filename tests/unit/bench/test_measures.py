@@ -31,7 +31,7 @@ def test_a_section_replaces_the_last_one_of_its_target_and_nothing_else(tmp_path
         page.write("z", "lost", at)
 
 
-@pytest.mark.parametrize("target", ["bench-kernels", "bench-latency", "bench-recovery", "bench-scaling"])
+@pytest.mark.parametrize("target", ["bench-kernels", "bench-latency", "bench-recovery", "bench-scaling", "bench-soak"])
 def test_the_page_has_a_place_for_every_benchmark(target: str) -> None:
     text = page.PAGE.read_text("utf-8")
     assert f"<!-- begin: make {target} -->" in text

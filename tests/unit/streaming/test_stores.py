@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from streaming import stores as stores_of_a_worker
 from streaming.cache import OVERHEAD, Cache
 from streaming.config import EngineConfig
 from streaming.disk import DiskPartition
@@ -245,6 +246,21 @@ def test_a_write_that_fails_changes_nothing(folder: Path) -> None:
     with pytest.raises(StoreError, match="cannot be used"):
         store.write(batch, 91)
     assert store.position == 0
+
+
+def test_the_journal_of_files_is_begun_anew_and_does_not_grow_up_to_a_gigabyte(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A soak found it: every flush adds to it, some megabytes an hour, and RocksDB's own limit is a gigabyte."""
+    monkeypatch.setattr(stores_of_a_worker, "MANIFEST", 4_000)
+    part = opened(stores(folder), told(end=0))
+    for number in range(100):
+        saved(part, number, **{f"k{number}": b"v"})
+        part._store._db.flush()
+    journals = [path.stat().st_size for path in folder.rglob("MANIFEST-*")]
+    assert sum(journals) < 10_000, "a hundred flushes write 14,000 bytes or more"
+    part.close()
+    assert len(reopened(folder, 100)[0]) == 100
 
 
 def test_the_cache_holds_its_limit_and_forgets_what_was_not_used() -> None:

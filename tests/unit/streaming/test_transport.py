@@ -3,12 +3,16 @@
 import asyncio
 import gc
 import logging
+import weakref
+from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any, cast
 
 import faust
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from faust._cython import streams
+from faust.transport.conductor import Conductor
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
@@ -142,6 +146,50 @@ def test_only_a_chunk_for_which_there_is_no_room_is_waited_for() -> None:
         assert [base for base, _ in agents.chunks()] == [1, 2]
 
     asyncio.run(scenario())
+
+
+class Acking:
+    """A worker's consumer and conductor, and an agent's stream as Faust runs it where it is compiled."""
+
+    def __init__(self, conductor: type[Conductor]) -> None:
+        topics: Any = conductor.__new__(conductor)
+        topics._acking_topics = {EVENTS.topic}
+        self.consumer: Any = cast("Any", Flowing).__new__(Flowing)
+        self.consumer._acked, self.consumer._acked_index = defaultdict(list), defaultdict(set)
+        self.consumer._committed_offset, self.consumer._unacked_messages = defaultdict(lambda: None), weakref.WeakSet()
+        self.consumer._n_acked, self.consumer._waiting_for_ack = 0, None
+        conf = faust.App("acks", broker="kafka://127.0.0.1:1").conf
+        self.consumer.app = SimpleNamespace(topics=topics, consumer=self.consumer, conf=conf)
+        sensors = ("stream_event_in", "stream_event_out", "message_in", "message_out")
+        stream = SimpleNamespace(
+            app=self.consumer.app,
+            channel=SimpleNamespace(__anext__=None),
+            loop=None,
+            on_merge=None,
+            _processors=(),
+            _skipped_value=None,
+            **{f"_on_{name}": lambda *_: None for name in sensors},
+        )
+        self.stream = streams.StreamIterator(stream)
+
+    def finish(self, offset: int) -> None:
+        """An agent is done with a chunk."""
+        chunk = Chunk(EVENTS, offset, records(offset), 1)
+        message = BatchConsumer._message(chunk)
+        message.incref(1)
+        self.stream.after(SimpleNamespace(message=message), True, None)
+        assert message.acked
+
+
+def test_no_ack_is_kept_since_no_commit_of_faust_ever_takes_it_out() -> None:
+    """A soak found it: some hundred bytes a chunk, 40 MB an hour, and the less a worker has to do the more chunks."""
+    fausts, ours = Acking(Conductor), Acking(BatchConductor)
+    for offset in range(100):
+        fausts.finish(offset)
+        ours.finish(offset)
+    assert len(fausts.consumer._acked[TP(*EVENTS)]) == 100, "Faust has changed: look whether acks_enabled_for is needed"
+    assert not ours.consumer._acked
+    assert not ours.consumer._acked_index
 
 
 def test_messages_of_debug_are_not_made_where_only_warnings_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
