@@ -89,7 +89,7 @@ async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
             loop.metrics.count("negatives_left_out_total")
             _warn_of_missing(loop, record.offset, entry)
         elif learner.learning:
-            loop.metrics.count("training_examples_total")
+            loop.count_example()
         if tracer is not None:
             tracer.learned(record.offset, entry, started_ns, learning=learned and learner.learning)
         if loop.on_example is not None:
