@@ -16,6 +16,7 @@ from faust.types import StreamT
 from agents.loop import TURN, Loop
 from learning import rollback
 from learning.learn import Learner, ModelError, Turn
+from learning.negatives import is_kept
 from learning.records import Control, Example, LogRecord, decode_log
 from streaming.follower import Lesson, read_again
 
@@ -83,12 +84,31 @@ async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
             "learns" if learner.learning else "does not learn",
         )
     elif isinstance(entry, Example):
-        if learner.learning:
-            loop.metrics.count("training_examples_total")
+        learned = learner.learns(entry)
+        if not learned:
+            loop.metrics.count("negatives_left_out_total")
+            _warn_of_missing(loop, record.offset, entry)
+        elif learner.learning:
+            loop.count_example()
         if tracer is not None:
-            tracer.learned(record.offset, entry, started_ns, learning=learner.learning)
+            tracer.learned(record.offset, entry, started_ns, learning=learned and learner.learning)
         if loop.on_example is not None:
             loop.on_example(entry)
+
+
+def _warn_of_missing(loop: Loop, offset: int, example: Example) -> None:
+    """Say once that the log lacks the vectors of negatives which this pipeline would learn."""
+    share = loop.pipeline.negatives
+    if loop.missing_negatives or example.kept or not is_kept(example.id, share):
+        return
+    loop.missing_negatives = True
+    log.warning(
+        "the example at offset %d of the training log has no vector, and negatives=%g would have it learned: the share"
+        " was smaller when it was written, expected no smaller one. Probabilities are too high until the model has"
+        " learned enough of the new share; give the pipeline a new name, or `headwater relearn` what has come since",
+        offset,
+        share,
+    )
 
 
 def told(control: Control) -> str:

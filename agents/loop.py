@@ -7,14 +7,14 @@ import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import StreamT
 
 from learning import intake
 from learning.intake import Invalid
-from learning.label import NEVER, PendingLabels, Resolution
+from learning.label import NEVER, Kind, PendingLabels, Resolution
 from learning.learn import Learner
 from learning.records import Example, Prediction, encode
 from learning.summary import Collector
@@ -60,6 +60,8 @@ class Loop:
         shown: the latest predictions, for whoever looks.
         on_predictions: called with them at the end of a turn.
         on_example: called with each example of the training log.
+        missing_negatives: whether it has been said that the training log lacks some which this pipeline would learn.
+        count_event: adds one to `events_total`; likewise `count_prediction` and `count_example`.
         model_errors: tracebacks of examples the model raised on, by offset, for the owner of the log to report.
     """
 
@@ -75,9 +77,16 @@ class Loop:
         self.reporter: Reporter | None = None
         self.tracer: Tracer | None = None
         self.model_lag = 0
+        self.missing_negatives = False
         self.shown: deque[Prediction] = deque(maxlen=SHOWN)
         self.on_predictions: Callable[[Iterable[Prediction]], None] | None = None
         self.on_example: Callable[[Example], None] | None = None
+        metrics = self.metrics
+        self.count_event = metrics.counter("events_total")
+        self.count_prediction = metrics.counter("predictions_total")
+        self.count_example = metrics.counter("training_examples_total")
+        self._count_label = {kind: metrics.counter("labels_total", outcome=kind) for kind in get_args(Kind)}
+        self._observe_delay = metrics.histogram("label_delay_seconds")
         self._at_once = 16  # records that the next step of many gets
         self._judged: deque[bool] = deque(maxlen=JUDGED)
 
@@ -95,7 +104,12 @@ class Loop:
             p = self.pipeline
             entries = unit.state[pending.NAME]
             join = PendingLabels(
-                entries, horizon_ms=p.horizon_ms, expired=p.expired, corrected=p.corrected, queues=entries.queues
+                entries,
+                horizon_ms=p.horizon_ms,
+                expired=p.expired,
+                corrected=p.corrected,
+                negatives=p.negatives,
+                queues=entries.queues,
             )
             unit.kept["join"] = join
         return join
@@ -266,13 +280,13 @@ class Loop:
 
     def resolved(self, unit: Unit, resolution: Resolution) -> None:
         """Count what became of a label or a wait, and write what is to be learned to the training log."""
-        self.metrics.count("labels_total", outcome=resolution.kind)
+        self._count_label[resolution.kind]()
         self.collector(unit).label(resolution.kind)
         record = resolution.record
         if record is None:
             return
         if isinstance(record, Example) and record.source == "label":
-            self.metrics.observe("label_delay_seconds", (record.label_time_ms - record.time_ms) / 1000)
+            self._observe_delay((record.label_time_ms - record.time_ms) / 1000)
         unit.emit(self.pipeline.training_log_topic, 0, record.id.encode(), encode(record))
 
     async def look_after(self, unit: Unit) -> None:

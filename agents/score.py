@@ -20,7 +20,7 @@ def register(loop: Loop) -> None:
 def step(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]") -> None:
     """One event. Raises Invalid."""
     config, pipeline, metrics = loop.config, loop.pipeline, loop.metrics
-    metrics.count("events_total")
+    loop.count_event()
     tracer = loop.tracer
     started_ns = 0 if tracer is None else time.time_ns()
     event, key, identity, time_ms = loop.read(pipeline.events, record)
@@ -33,7 +33,7 @@ def step(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]") -> None:
         metrics.count("duplicate_events_total")
         loop.collector(unit).duplicate()
         return
-    metrics.count("predictions_total")
+    loop.count_prediction()
     loop.collector(unit).prediction(scored.prediction, event, late=scored.late)
     loop.shown.append(scored.prediction)
     if scored.late:

@@ -58,7 +58,7 @@ def step(loop: Loop, unit: Unit, records: Records) -> list[Invalid | None]:
         for event in drifted.get(record.offset, ()):
             loop.metrics.count("drift_total", signal=event.signal)
             unit.emit(loop.pipeline.drift_topic, 0, event.signal.encode(), encode(event))
-        if isinstance(entry, Example) and loop.pipeline.react is not None and new:
+        if isinstance(entry, Example) and loop.pipeline.react is not None and new and loop.learner.learns(entry):
             alarms.seen(loop, unit, record.offset)
     return [invalid for _, invalid in entries]
 
@@ -109,7 +109,8 @@ def _by_offset(found: Iterable[T]) -> dict[int, list[T]]:
 def _frozen(loop: Loop, examples: Sequence[tuple[int, Example, float | None]]) -> list[Value | None]:
     """What the frozen copy, as it was at each example, says about those that tell how good a model is."""
     said: list[Value | None] = [None] * len(examples)
-    places = [place for place, (*_, cost) in enumerate(examples) if cost is not None]
+    learns = loop.learner.learns  # a negative that is left out has no vector, or would be one too many of its kind
+    places = [place for place, (_, example, cost) in enumerate(examples) if cost is not None and learns(example)]
     for _, group in itertools.groupby(places, lambda place: id(loop.learner.frozen_at(examples[place][0]))):
         at = list(group)
         frozen = loop.learner.frozen_at(examples[at[0]][0])

@@ -31,6 +31,7 @@ from app.people import (
 )
 from app.settings import Settings
 from learning.learn import Turn
+from learning.negatives import is_learned
 from learning.records import CONTROL_KEY, Control, Example, decode_log, encode
 from learning.rollback import Run
 from pipelines.definition import Pipeline
@@ -177,7 +178,11 @@ async def newest(pipeline: Pipeline, config: EngineConfig, n: int) -> int:
         while True:
             start = max(log.end - span, log.begin)
             async with aclosing(replay.lessons(log, start)) as found:
-                examples = [offset async for offset, record in found if isinstance(record, Example)]
+                examples = [
+                    offset
+                    async for offset, record in found
+                    if isinstance(record, Example) and is_learned(record, pipeline.negatives)
+                ]
             if len(examples) >= n or start == log.begin:
                 break
             span *= 2  # some offsets are transaction markers, corrections and controls

@@ -11,9 +11,10 @@ from app import loops
 from app.settings import Settings
 from features.compiled import CompiledError
 from pipelines.definition import Pipeline
-from streaming import clients, permissions, topics
+from streaming import clients, permissions, roles, topics
 from streaming.config import EngineConfig
 from streaming.errors import StartupError
+from streaming.roles import Division
 
 SAMPLE = 200
 STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -42,6 +43,7 @@ async def examine(settings: Settings, pipeline: Pipeline) -> AsyncIterator[Findi
             counts = await topics.partition_counts(admin, [spec.name for spec in specs])
             rights = await permissions.survey(admin, specs, config)
             configs = await topics.topic_configs(admin, [spec.name for spec in specs if spec.name in counts])
+            running = await roles.division(admin, config, pipeline.training_log_topic)
     except StartupError as error:
         yield Finding("broker", "problem", str(error))
         return
@@ -60,6 +62,7 @@ async def examine(settings: Settings, pipeline: Pipeline) -> AsyncIterator[Findi
         unknown = sum(state == "unknown" for state in rights.acls.values())
         said = f", {unknown} of them not to be asked about yet" if unknown else ""
         yield Finding("rights", "ok", f"a worker needs {len(rights.acls)}{said}, and lacks none")
+    yield workers(running)
     for problem in topics.forgetful(specs, configs):
         yield Finding("cleanup", "problem", problem)
     for warning in topics.expiring(specs, configs):
@@ -67,6 +70,23 @@ async def examine(settings: Settings, pipeline: Pipeline) -> AsyncIterator[Findi
     for stream in (pipeline.events, pipeline.labels):
         if stream.topic in counts:
             yield await partitioner(config, stream.topic, counts[stream.topic])
+
+
+def workers(running: Division) -> Finding:
+    """Whether those that run do all there is to do between them.
+
+    >>> workers(Division(all=0, serve=2, watch=0)).verdict, workers(Division(all=0, serve=0, watch=0)).message
+    ('warning', 'none runs')
+    """
+    if running.serve and not running.watch:
+        message = f"{running.serve} serve and none watches; start one with HEADWATER_ROLE=watch"
+        return Finding("workers", "warning", message)
+    if running.watch and not running.serve:
+        message = f"{running.watch} watch and none serves; start one with HEADWATER_ROLE=serve"
+        return Finding("workers", "warning", message)
+    counts = {"do all": running.all, "serve": running.serve, "watch": running.watch}
+    said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return Finding("workers", "ok", said or "none runs")
 
 
 def hot_loops(settings: Settings) -> Finding:

@@ -76,7 +76,7 @@ class Evidence(msgspec.Struct, frozen=True):
         clock: whether before and since are told apart by event time or by label time.
         before: examples of the training log before the change, the newest of them.
         since: those since, the oldest of them.
-        inputs: every feature, the one that moved most first.
+        inputs: every feature, the one that moved most first; of examples with a vector, as the slices are.
         slices: groups whose loss grew most, the worst first.
         controls: control records among the examples read, with their offsets.
         snapshots: versions of the model that were saved near it, with when.
@@ -147,8 +147,9 @@ async def from_log(
                 (since if time_ms >= incident.since_ms else before).append(record)
     before, since = before[-EXAMPLES:], since[:EXAMPLES]
     names = pipeline.feature_set.names
-    vectors = [vectors_of(side, len(names)) for side in (before, since)]
-    losses = [np.array([_loss(pipeline, e) for e in side], dtype=np.float64) for side in (before, since)]
+    kept = [[example for example in side if example.kept] for side in (before, since)]  # others have no vector
+    vectors = [vectors_of(side, len(names)) for side in kept]
+    losses = [np.array([_loss(pipeline, e) for e in side], dtype=np.float64) for side in kept]
     return Evidence(
         clock="label time" if labelled else "event time",
         before=side_of(pipeline, before),

@@ -178,13 +178,27 @@ async def find(topic: replay.Topic, name: str, progress: replay.Progress) -> lis
 
 
 async def find_example(log: replay.Topic, name: str, progress: replay.Progress) -> list[tuple[Origin, Prediction]]:
-    """The prediction as its example has it: the log is kept for longer than the predictions are."""
+    """The prediction as its example has it: the log is kept for longer than the predictions are.
+
+    Raises ClickException where the log has the outcome only.
+    """
+    without = -1
     async with aclosing(replay.lessons(log, progress=progress)) as lessons:
         async for offset, record in lessons:
-            if isinstance(record, Example) and record.id == name:
+            if not isinstance(record, Example) or record.id != name:
+                continue
+            if record.kept:
                 r = record
                 made = Prediction(r.id, r.key, r.time_ms, r.prediction, r.version, r.features, r.schema)
                 return [(Origin(log.name, 0, offset), made)]
+            without = offset
+    if without >= 0:
+        message = (
+            f"prediction {name!r} is in its topic no more, and its example, at offset {without} of {log.name}, has no"
+            " vector: it is one of the negatives that are not learned (the pipeline's `negatives`), expected one that"
+            " is; nothing can be made again without a vector"
+        )
+        raise click.ClickException(message)
     return []
 
 
@@ -306,7 +320,12 @@ def _asked(
             return value, "", None
         reference = history.reference(len(names))
         explanation = explain(
-            model, lambda vector: learner.predict_with(model, vector), names, prediction.features, reference
+            model,
+            lambda vector: learner.predict_with(model, vector),
+            names,
+            prediction.features,
+            reference,
+            negatives=pipeline.negatives,
         )
     except ModelError as failure:
         return value, failure.message.strip().splitlines()[-1], None
@@ -393,7 +412,7 @@ def _mention(offset: int, record: Resolved) -> dict[str, Any]:
         "outcome": record.outcome,
         "source": record.source if isinstance(record, Example) else "correction",
         "previous": None if isinstance(record, Example) else record.previous,
-        "learned": isinstance(record, Example),
+        "learned": isinstance(record, Example) and record.kept,
         "event_time": iso(record.time_ms),
         "label_time": iso(record.label_time_ms),
     }
@@ -466,7 +485,7 @@ def _history(account: Account) -> Iterator[str]:
     if again.passed_over:
         yield (
             f"         {again.passed_over:,} of the examples before it are not in the model: they could not be learned,"
-            " came while learning was frozen, or were rolled back"
+            " came while learning was frozen, were rolled back, or are negatives that are not learned"
         )
 
 
@@ -476,7 +495,7 @@ def _outcomes(inquiry: Inquiry) -> Iterator[str]:
     for offset, record in inquiry.mentions:
         when = f"{iso(record.label_time_ms)}, offset {offset:,}"
         if isinstance(record, Example):
-            yield f"outcome  {record.outcome} by {record.source}, {when}"
+            yield f"outcome  {record.outcome} by {record.source}, {when}{'' if record.kept else '; not learned'}"
         else:
             yield f"outcome  {record.outcome} by correction, was {record.previous}, {when}; not learned"
 

@@ -78,6 +78,7 @@ class Exported(msgspec.Struct):
         rows: examples.
         corrected: rows whose outcome was corrected later.
         other_schema: rows whose vector was made by other feature definitions; their features are left empty.
+        left_out: rows of negatives that are not learned, which have no vector; their features are left empty.
         log_begin: first offset that the log had.
         log_end: offset after its last.
     """
@@ -85,6 +86,7 @@ class Exported(msgspec.Struct):
     rows: int = 0
     corrected: int = 0
     other_schema: int = 0
+    left_out: int = 0
     log_begin: int = 0
     log_end: int = 0
 
@@ -173,8 +175,22 @@ def warnings_of(pipeline: Pipeline, out: Path, done: Exported) -> Iterator[str]:
         yield f"{pipeline.training_log_topic} begins at offset {done.log_begin:,}; what was before it is gone"
     if done.other_schema:
         yield f"{done.other_schema:,} rows were made by other feature definitions; their features are empty"
+    if done.left_out:
+        yield (
+            f"{done.left_out:,} rows are negatives that are not learned (`kept` is false); their features are empty. A"
+            f" model trained on the others gives too high probabilities{_remedy(pipeline.negatives)}"
+        )
     if not done.rows:
         yield f"no example in this period; {out} has its columns and no row"
+
+
+def _remedy(share: float) -> str:
+    if share >= 1.0:  # it was less once, and the log does not say what
+        return ""
+    return (
+        f": as the pipeline has negatives={share:g}, give each False the weight {1.0 / share:g}, or correct what comes"
+        f" out: p / (p + (1 - p) / {share:g})"
+    )
 
 
 def check_target(out: Path, *, force: bool) -> None:
@@ -214,6 +230,7 @@ def columns(pipeline: Pipeline) -> list[Column]:
         Column("offset", "int"),
         Column("corrected_outcome", outcome),
         Column("corrected_time", "time"),
+        Column("kept", "bool"),
     ]
     taken = {column.name for column in ours}
     features = [f"feature:{name}" if name in taken else name for name in pipeline.feature_set.names]
@@ -275,10 +292,11 @@ async def rows(
             change = changes.get(record.id)
             if change is not None and change.offset <= offset:
                 change = None  # this row is the correction itself, which says so in its source
-            fits = record.schema == schema and len(record.features) == len(nothing)
+            fits = record.kept and record.schema == schema and len(record.features) == len(nothing)
             done.rows += 1
             done.corrected += change is not None
-            done.other_schema += not fits
+            done.left_out += not record.kept
+            done.other_schema += record.kept and not fits
             yield (*_ours(offset, record, change), *(record.features if fits else nothing))
 
 
@@ -296,6 +314,7 @@ def _ours(offset: int, record: Example, change: Change | None) -> tuple[Cell, ..
         offset,
         None if change is None else change.outcome,
         None if change is None else change.time_ms,
+        record.kept,
     )
 
 

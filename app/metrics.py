@@ -62,11 +62,20 @@ class _Counts(Collector):
         except KeyError:
             counts[_checked(name, labels)] = value
 
-    def observe(self, name: HistogramName, value: float, labels: Labels) -> None:
+    def adder(self, name: CounterName, labels: Labels) -> Callable[[], None]:
+        counts = self._counts[name]
+        counts.setdefault(_checked(name, labels), 0.0)
+
+        def add() -> None:
+            counts[labels] += 1.0
+
+        return add
+
+    def observed(self, name: HistogramName, labels: Labels) -> _Observed:
         found = self._observed[name].get(labels)
         if found is None:
             found = self._observed[name][_checked(name, labels)] = _Observed(CATALOGUE[name].buckets)
-        found.add(value)
+        return found
 
     def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
         """All of them, as Prometheus' library has them."""
@@ -117,6 +126,14 @@ class PrometheusMetrics:
         }
         self._labelled: dict[tuple[object, ...], Gauge] = {}  # finding a labelled one costs more than setting it
 
+    def counter(self, name: CounterName, **labels: str) -> Callable[[], None]:
+        """What adds one to a counter, which is 0 until then. Raises ValueError as `count` does."""
+        return self._counts.adder(name, tuple(labels.items()))
+
+    def histogram(self, name: HistogramName, **labels: str) -> Callable[[float], None]:
+        """What adds one observation to a histogram. Raises ValueError as `count` does."""
+        return self._counts.observed(name, tuple(labels.items())).add
+
     def count(self, name: CounterName, value: float = 1.0, **labels: str) -> None:
         """Add to a counter. Raises ValueError for labels that are not the catalogue's, in its order."""
         self._counts.count(name, value, tuple(labels.items()))
@@ -134,7 +151,7 @@ class PrometheusMetrics:
 
     def observe(self, name: HistogramName, value: float, **labels: str) -> None:
         """Add one observation to a histogram. Raises ValueError as `count` does."""
-        self._counts.observe(name, value, tuple(labels.items()))
+        self._counts.observed(name, tuple(labels.items())).add(value)
 
     def forget(self, name: GaugeName) -> None:
         """Say no more what a gauge with labels stood at."""

@@ -55,7 +55,7 @@ async def prepared(pipeline: Pipeline, config: EngineConfig) -> int:
     specs = topics.topics_of(pipeline, config.app_id, config.partitions)
     async with topics.admin_client(config) as admin:
         permissions.must_be_granted(await permissions.survey(admin, specs, config), config)
-        await roles.must_fit(admin, config, pipeline.training_log_topic)
+        roles.must_fit(config, await roles.division(admin, config, pipeline.training_log_topic))
         if not config.create_topics:
             return await topics.check(admin, specs)
         created = await topics.ensure(admin, specs, config.replication_factor)

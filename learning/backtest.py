@@ -13,6 +13,7 @@ from learning.baselines import BASELINES, Baselines
 from learning.intake import Invalid, read_outcome
 from learning.label import LATEST, PendingLabels, Resolution
 from learning.learn import Learner, ModelError, copy_of
+from learning.negatives import is_kept
 from learning.quality import Point, Report, measured, point_of
 from learning.records import Example, LogRecord, Outcome, Prediction
 from learning.score import Duplicate, score
@@ -40,6 +41,7 @@ class BacktestResult(msgspec.Struct, frozen=True):
         late_events: events scored but too old for some window to count.
         labels: labels read. Each is matched, early, duplicate, corrected, late or a dead letter.
         examples: records the model learned.
+        left_out: negatives it did not learn, as the pipeline's `negatives` says.
         matched: predictions that met their label, early labels included.
         early: labels that came before their event.
         duplicate: labels that said again what was known.
@@ -64,6 +66,7 @@ class BacktestResult(msgspec.Struct, frozen=True):
     late_events: int
     labels: int
     examples: int
+    left_out: int
     matched: int
     early: int
     duplicate: int
@@ -125,8 +128,14 @@ class _Run:
         self._learner = Learner(pipeline)
         self._profiles: dict[str, Any] = {}
         self._pending = PendingLabels(
-            {}, horizon_ms=pipeline.horizon_ms, expired=pipeline.expired, corrected=pipeline.corrected
+            {},
+            horizon_ms=pipeline.horizon_ms,
+            expired=pipeline.expired,
+            corrected=pipeline.corrected,
+            negatives=pipeline.negatives,
         )
+        # Here the vectors that the log does without are at hand, so the frozen copy is asked about every example.
+        self._vectors: dict[str, list[float]] = {}
         self._freeze_at = freeze_at
         self._frozen: Any = None
         self._on_prediction = on_prediction
@@ -196,6 +205,8 @@ class _Run:
         self._counts["late_events"] += scored.late
         if self._on_prediction is not None:
             self._on_prediction(scored.prediction)
+        if self._freeze_at is not None and not is_kept(name, self._pipeline.negatives):
+            self._vectors[name] = scored.prediction.features
         if scored.resolution is not None:
             self._resolved(scored.resolution)
 
@@ -210,13 +221,16 @@ class _Run:
 
     def _resolved(self, resolution: Resolution) -> None:
         self._counts[resolution.kind] += 1
+        vector = self._vectors.pop(resolution.id, None) if resolution.kind in ("matched", "expired") else None
         record = resolution.record
         if record is None:
             return
         if self._on_record is not None:
             self._on_record(self._offset, record)
-        if isinstance(record, Example) and record.source != "correction":
-            self._scored(record)
+        if isinstance(record, Example):
+            self._counts["left_out"] += not record.kept
+            if record.source != "correction":
+                self._scored(record, record.features if vector is None else vector)
         if self._reset is not None and self._reset(self._offset):
             self._learner.model = self._pipeline.model()
         try:
@@ -225,7 +239,7 @@ class _Run:
             self._counts["model_errors"] += 1
         self._offset += 1
 
-    def _scored(self, example: Example) -> None:
+    def _scored(self, example: Example, vector: list[float]) -> None:
         said = {
             "model": example.prediction,
             "base_rate": self._baselines.base_rate(),
@@ -239,7 +253,7 @@ class _Run:
         if self._frozen is None or self._freeze_at is None or example.time_ms < self._freeze_at:
             return
         try:
-            frozen = self._learner.predict_with(self._frozen, example.features)
+            frozen = self._learner.predict_with(self._frozen, vector)
         except ModelError:
             self._counts["model_errors"] += 1
             return

@@ -15,6 +15,7 @@ from river import base, compose, linear_model, multiclass, optim
 from river.utils.math import sigmoid, softmax
 
 from learning.learn import ModelError
+from learning.negatives import corrected
 from learning.records import Example, LogRecord, Prediction, Value
 
 # The parts are added without rounding, the model adds with: a rounding per feature, of the size of the largest sum.
@@ -139,7 +140,13 @@ def _place(number: float) -> int:
 
 
 def explain(
-    model: Any, predict: Predict, names: Sequence[str], vector: Sequence[float], reference: Sequence[float]
+    model: Any,
+    predict: Predict,
+    names: Sequence[str],
+    vector: Sequence[float],
+    reference: Sequence[float],
+    *,
+    negatives: float = 1.0,
 ) -> Explanation:
     """What the model's prediction for a vector is made of. Raises `ModelError` where it makes none.
 
@@ -149,9 +156,10 @@ def explain(
         names: the features' names.
         vector: their values.
         reference: what stands for each feature when it is taken away.
+        negatives: the share of the negatives that the model has learned, which what asks it corrects.
     """
     value = predict(vector)
-    return _linear(model, names, vector, value) or _occluded(predict, names, vector, reference, value)
+    return _linear(model, names, vector, value, negatives) or _occluded(predict, names, vector, reference, value)
 
 
 class _Score(NamedTuple):
@@ -167,13 +175,25 @@ class _Linear(NamedTuple):
     apply: Callable[[list[float]], list[float]]
 
 
-def _linear(model: Any, names: Sequence[str], vector: Sequence[float], value: Value) -> Explanation | None:
+def _linear(
+    model: Any, names: Sequence[str], vector: Sequence[float], value: Value, negatives: float
+) -> Explanation | None:
     """The exact parts; None where the model is not linear, or is one whose prediction they do not give back."""
     found = _scores(model, dict(zip(names, vector, strict=True)), frozenset(names))
     if found is None:
         return None
+    if negatives < 1.0:
+        found = _of_all(found, negatives)
     parts = [_part(score, names, vector) for score in found.scores]
-    return Explanation("linear", found.link, parts) if _gives_back(found, parts, value) else None
+    return Explanation("linear", found.link, parts) if _gives_back(found, parts, value, 1.0 / negatives) else None
+
+
+def _of_all(found: _Linear, negatives: float) -> _Linear:
+    """The same model with its answers corrected for a share of the negatives."""
+    return found._replace(
+        link=f"{found.link}, of the score + log({negatives:g}), since that share of the negatives is learned",
+        apply=lambda scores: [corrected(made, negatives) for made in found.apply(scores)],
+    )
 
 
 def _part(score: _Score, names: Sequence[str], vector: Sequence[float]) -> Part:
@@ -185,13 +205,17 @@ def _part(score: _Score, names: Sequence[str], vector: Sequence[float]) -> Part:
     return Part(score.output, total, score.intercept, terms)
 
 
-def _gives_back(found: _Linear, parts: Sequence[Part], value: Value) -> bool:
-    """Whether the scores make the prediction, up to rounding. A user's subclass may do more than its base."""
+def _gives_back(found: _Linear, parts: Sequence[Part], value: Value, steepest: float) -> bool:
+    """Whether the scores make the prediction, up to rounding. A user's subclass may do more than its base.
+
+    `steepest` is how much larger an error of the model's probability becomes by the correction, at most.
+    """
     made = found.apply([part.score or 0.0 for part in parts])
     outputs = dict(zip((part.output for part in parts), made, strict=True))
     expected = value if isinstance(value, dict) else {"" if "" in outputs else "True": value}
     size = max([1.0, *(magnitude(part) for part in parts)])
-    steepness = max(1.0, *map(abs, made)) if found.link == "exp" else 1.0  # of the link, where it is more than 1
+    # Of what makes predictions of the scores, where it is more than 1.
+    steepness = max(1.0, *map(abs, made)) if found.link == "exp" else steepest
     return expected.keys() <= outputs.keys() and all(
         abs(outputs[name] - number) <= TOLERANCE * size * steepness for name, number in expected.items()
     )
@@ -387,7 +411,7 @@ class History:
             return
         self.before += 1
         self.last = (offset, record)
-        if record.schema == self._schema:
+        if record.kept and record.schema == self._schema:
             self._vectors.append(record.features)
 
     @property

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from learning.negatives import is_kept
 from learning.records import Correction, Example, Outcome, Prediction, Resolved, Value
 
 Kind = Literal["matched", "early", "duplicate", "corrected", "late", "expired", "orphan"]
@@ -153,6 +154,9 @@ class PendingLabels:
 
     An id is the same event whatever its key; events and labels of one id share a partition, as they share the key.
     Entries keep the horizon they were opened with.
+
+    Of negatives only the share `negatives` goes to the log with its vector, which ones by their ids. An entry waits all
+    the same: whether it will be a negative, nobody knows before its wait ends.
     """
 
     def __init__(
@@ -162,6 +166,7 @@ class PendingLabels:
         horizon_ms: int,
         expired: Expired,
         corrected: Corrected,
+        negatives: float = 1.0,
         queues: Mapping[int, Queue] | None = None,
     ) -> None:
         self._entries = entries
@@ -169,6 +174,7 @@ class PendingLabels:
         self._horizon = horizon_ms
         self._negative = expired == "negative"
         self._learn_corrections = corrected == "learn"
+        self._share = negatives
         marks = _decode_watermarks(entries[WATERMARKS]) if WATERMARKS in entries else _Watermarks()
         self._event_ms, self._label_ms = marks.event_ms, marks.label_ms
         self._waiting, self._parked, self._memories = map((queues or _heaps(entries)).__getitem__, KINDS)
@@ -288,7 +294,7 @@ class PendingLabels:
         event = _decode_waiting(data[_HEADER.size :])
         self._entries[name] = _pack(_LAYOUT, _EXPIRED, due + self._horizon)
         self._memories.push((due + self._horizon, name))
-        record = _example(name, event, False, due, "expiry") if self._negative else None
+        record = self._example(name, event, False, due, "expiry") if self._negative else None
         return Resolution("expired", record, name)
 
     def _wait(self, made: Prediction) -> None:
@@ -313,7 +319,7 @@ class PendingLabels:
 
     def _match(self, name: str, event: _Waiting | Prediction, outcome: Outcome, label_time_ms: int) -> Resolution:
         self._remember(name, event, outcome, label_time_ms)
-        return Resolution("matched", _example(name, event, outcome, label_time_ms, "label"), name)
+        return Resolution("matched", self._example(name, event, outcome, label_time_ms, "label"), name)
 
     def _correct(self, name: str, memory: _Resolved, outcome: Outcome, label_time_ms: int) -> Resolution:
         if memory.outcome == outcome:
@@ -322,7 +328,7 @@ class PendingLabels:
         self._remember(name, event, outcome, label_time_ms)
         record: Resolved
         if self._learn_corrections and event.schema:
-            record = _example(name, event, outcome, label_time_ms, "correction")
+            record = self._example(name, event, outcome, label_time_ms, "correction")
         else:
             record = Correction(name, event.key, event.time_ms, label_time_ms, outcome, memory.outcome)
         return Resolution("corrected", record, name)
@@ -336,6 +342,24 @@ class PendingLabels:
         self._entries[name] = _pack(_LAYOUT, _RESOLVED, due) + _encode((outcome, waiting))
         self._memories.push((due, name))
 
+    def _example(
+        self, name: str, event: _Waiting | Prediction, outcome: Outcome, label_time_ms: int, source: str
+    ) -> Example:
+        kept = outcome is not False or self._share >= 1.0 or is_kept(name, self._share)
+        return Example(
+            name,
+            event.key,
+            event.time_ms,
+            label_time_ms,
+            event.prediction,
+            event.version,
+            event.features if kept else [],
+            event.schema,
+            outcome,
+            source,
+            kept,
+        )
+
     def _save_watermarks(self) -> None:
         self._entries[WATERMARKS] = _encode((self._event_ms, self._label_ms))
 
@@ -348,18 +372,3 @@ def _heaps(entries: Mapping[str, bytes]) -> Mapping[int, Queue]:
         if place is not None:
             items[place[0]].append((place[1], name))
     return {kind: HeapQueue(found) for kind, found in items.items()}
-
-
-def _example(name: str, event: _Waiting | Prediction, outcome: Outcome, label_time_ms: int, source: str) -> Example:
-    return Example(
-        name,
-        event.key,
-        event.time_ms,
-        label_time_ms,
-        event.prediction,
-        event.version,
-        event.features,
-        event.schema,
-        outcome,
-        source,
-    )

@@ -10,6 +10,7 @@ from math import hypot, isfinite, nan
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from learning.fused import FusedModel, fused
+from learning.negatives import corrected, is_learned
 from learning.records import Control, Example, LogRecord, Value
 from pipelines.models import last_step, learning_rate_of
 
@@ -76,6 +77,9 @@ class State(NamedTuple):
 class Learner:
     """One model and its place in the training log.
 
+    Where the pipeline learns a share of the negatives, the model's probabilities are of the stream that it has learned,
+    and whatever is asked here answers for the whole one (`learning.negatives`).
+
     Attributes:
         model: the River model as it is now. It may be read and copied; ask for it again after the next example.
         version: offset of the last record applied, plus one.
@@ -103,6 +107,7 @@ class Learner:
         self._baseline: int = pipeline.baseline_examples
         self._frozen_at: int | None = pipeline.frozen_at
         self._task: str = pipeline.task
+        self._share: float = pipeline.negatives
         self._unsupervised = pipeline.task == "anomaly"
         self._still: tuple[Any, FusedModel | None] = (None, None)  # the frozen copy, and what stands for it
         self.model = pipeline.model()
@@ -153,10 +158,10 @@ class Learner:
         stand_in = self._fused
         value = self._ask(self._model, vector) if stand_in is None else self._ask_fused(stand_in, vector)
         if type(value) is float and isfinite(value):  # as nearly all are
-            return value
+            return value if self._share >= 1.0 else corrected(value, self._share)
         if not _finite(value) and not self.examples:
-            return _NOTHING_KNOWN[self._task]
-        return _checked(value)
+            value = _NOTHING_KNOWN[self._task]
+        return self._of_all(_checked(value))
 
     def predict_frozen(self, vector: Sequence[float]) -> Value | None:
         """What the frozen copy says; None while there is none. Ask before `apply`, as for the model itself."""
@@ -174,7 +179,7 @@ class Learner:
     def predict_with(self, model: Any, vector: Sequence[float]) -> Value:
         """What another state of the same model says about a vector. Raises `ModelError`."""
         still = self._still_of(model)
-        return _checked(self._ask(model, vector) if still is None else self._ask_fused(still, vector))
+        return self._of_all(_checked(self._ask(model, vector) if still is None else self._ask_fused(still, vector)))
 
     def predict_all_with(self, model: Any, vectors: Sequence[Sequence[float]]) -> list[Value | ModelError]:
         """The same about many vectors, to the last bit, with the error in its place where one would be raised."""
@@ -185,8 +190,14 @@ class Learner:
             except Exception:  # noqa: BLE001  # of one of them, which will say so when it is asked about alone
                 numbers = [nan]
             if all(map(isfinite, numbers)):
-                return [number or 0.0 for number in numbers]  # as in `_ask_fused`
+                if self._share >= 1.0:
+                    return [number or 0.0 for number in numbers]  # as in `_ask_fused`
+                return [corrected(number or 0.0, self._share) for number in numbers]
         return [self._said_or_error(model, vector) for vector in vectors]
+
+    def _of_all(self, value: Value) -> Value:
+        """What the model says, as of a stream of which all negatives are learned."""
+        return value if self._share >= 1.0 or isinstance(value, dict) else corrected(value, self._share)
 
     def _said_or_error(self, model: Any, vector: Sequence[float]) -> Value | ModelError:
         try:
@@ -230,13 +241,17 @@ class Learner:
         self.version = offset + 1
         try:
             if isinstance(record, Example):
-                if self.learning:
+                if self.learning and self.learns(record):
                     self._learn(record)
             elif isinstance(record, Control):
                 self._turn(offset, record)
         finally:  # a record that the model cannot learn makes a version all the same
             if self._frozen_at is not None:
                 self._freeze_at_version()
+
+    def learns(self, example: Example) -> bool:
+        """Whether the example is learned while learning is on, and is no negative that the pipeline leaves out."""
+        return is_learned(example, self._share)
 
     def turn_at(self, offset: int, record: LogRecord) -> Turn | None:
         """The turn that the record at this offset is, where it leads to another model; None where it does not."""
@@ -362,11 +377,11 @@ def unfit(task: str, features: int, example: Example) -> str | None:
         return f"got outcome {str(outcome)[:100]!r}, expected a {expected.__name__}"
     if expected is float and not -LARGEST <= outcome <= LARGEST:  # type: ignore[operator]  # it is a float
         return f"got outcome {outcome!r}, expected a number within +-{LARGEST:g}"
-    if len(vector) != features:
+    if example.kept and len(vector) != features:
         return f"got {len(vector)} features, expected {features}"
     # No number is larger than the length of the vector, which takes a fifth of the time that looking for the largest
     # does. Half, so that it does not matter how the length is rounded; what is no number is no length either.
-    if hypot(*vector) <= LARGEST / 2:
+    if not example.kept or hypot(*vector) <= LARGEST / 2:
         return None
     # One by one, since the least and the largest of numbers among which one is none are any of them.
     wrong = next((number for number in vector if not -LARGEST <= number <= LARGEST), None)

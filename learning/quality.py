@@ -174,6 +174,12 @@ class Curve:
         self.predicted = [a + b for a, b in zip(self.predicted, predicted, strict=True)]
         self.observed = [a + b for a, b in zip(self.observed, observed, strict=True)]
 
+    def times(self, weight: float) -> "Curve":
+        """A curve in which each prediction counts as often as the weight says."""
+        made = Curve()
+        made.plus(*([value * weight for value in column] for column in (self.n, self.predicted, self.observed)))  # type: ignore[arg-type]
+        return made
+
     def bins(self) -> list[tuple[int, float, float]]:
         """Of each bin that is not empty: how many, their mean probability, the share that came true."""
         rows = zip(self.n, self.predicted, self.observed, strict=True)
@@ -317,6 +323,16 @@ class Tally:
         self.negative.update(other.negative)
         self.positive.update(other.positive)
         self.curve.merge(other.curve)
+
+    def times(self, weight: float) -> "Tally":
+        """A tally in which each prediction counts as often as the weight says; to be read, or merged into another."""
+        made = Tally(self.task, self.threshold, self.bins)
+        for name in _COUNTS:
+            setattr(made, name, getattr(self, name) * weight)
+        made.negative = Counter({bin_: n * weight for bin_, n in self.negative.items()})
+        made.positive = Counter({bin_: n * weight for bin_, n in self.positive.items()})
+        made.curve = self.curve.times(weight)
+        return made
 
     def report(self) -> Report:
         """The measures by name; `MEASURES` says what each is."""

@@ -40,8 +40,12 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     schema: str
 
 
-class Example(msgspec.Struct, frozen=True, tag="example", gc=False):
-    """A resolved prediction: what the model learns from. `source` says where the outcome came from."""
+class Example(msgspec.Struct, frozen=True, tag="example", gc=False, omit_defaults=True):
+    """A resolved prediction: what the model learns from. `source` says where the outcome came from.
+
+    `kept` is false of a negative that no model learns, where the pipeline learns a share of them: it has no vector, and
+    is there so that its prediction is scored. On the wire it is said only where it is false.
+    """
 
     id: str
     key: str
@@ -53,6 +57,7 @@ class Example(msgspec.Struct, frozen=True, tag="example", gc=False):
     schema: str
     outcome: Outcome
     source: str
+    kept: bool = True
 
 
 class Correction(msgspec.Struct, frozen=True, tag="correction", gc=False):

@@ -346,6 +346,8 @@ def _definition(pipeline: "Pipeline") -> str:
     """A hash of what decides, beside the log and the features, what the log is folded to."""
     frozen = pipeline.baseline_examples if pipeline.frozen_at is None else f"version {pipeline.frozen_at}"
     text = f"{pipeline.task} {frozen} {_described(pipeline.model())}"
+    if pipeline.negatives < 1.0:  # or else the hash is that of snapshots from before there was a choice
+        text += f" negatives {pipeline.negatives!r}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -32,7 +32,8 @@ OVER = {
     "rolling_": "the last examples, as many as the pipeline's `window`",
     "recent_": "those whose event lies in the last `span` of the pipeline, by event time",
     "mature_": "those whose event is older than the horizon, so that slow labels are there too",
-    "frozen_": "what the frozen copy says, of all examples since there is one",
+    "frozen_": "what the frozen copy says, of all examples since there is one; where the pipeline learns a share of the"
+    " negatives, of those with a vector, weighted so that they stand for all",
     "online_since_frozen_": "the same examples as `frozen_`, by the model that keeps learning",
     "base_rate_": "all examples, by a predictor that says how often each outcome has come, or the mean",
     "last_label_": "all examples, by one that says what came last, as a probability as far as outcomes persist",
@@ -77,23 +78,24 @@ class _Monitored:
         """Where the detector fired: the example's place, the signal there, and how often it has fired by then."""
         detector, fired = self.detector, []
         update = detector.update
-        for place, value in enumerate(self._values(examples, costs)):
+        for place, value in self._values(examples, costs):
             update(value)
             if detector.drift_detected:
                 self.detections += 1
                 fired.append((place, float(value), self.detections))
         return fired
 
-    def _values(self, examples: Sequence[Example], costs: Sequence[float]) -> Sequence[float]:
+    def _values(self, examples: Sequence[Example], costs: Sequence[float]) -> Iterable[tuple[int, float]]:
+        """The signal with the places of the examples that have one: a negative that was not kept has no features."""
         if self._kind == "feature":
             index = self._index
-            return [example.features[index] for example in examples]
+            return [(place, example.features[index]) for place, example in enumerate(examples) if example.kept]
         if self._kind == "prediction":
             values = [example.prediction for example in examples]
-            return [max(v.values(), default=0.0) if isinstance(v, dict) else v for v in values]
+            return enumerate([max(v.values(), default=0.0) if isinstance(v, dict) else v for v in values])
         if self._errors_only:  # River's detectors for error rates read right or wrong, not how much
-            return [is_wrong(self._task, e.prediction, e.outcome, self._threshold) for e in examples]
-        return costs
+            return enumerate([is_wrong(self._task, e.prediction, e.outcome, self._threshold) for e in examples])
+        return enumerate(costs)
 
 
 class _Quality:
@@ -101,12 +103,17 @@ class _Quality:
 
     Sums of floats depend on how they are grouped. So what is the same log must be folded in the same batches, wherever
     between them a watch was saved or asked.
+
+    What the frozen copy says is known of examples with a vector only. So where a share of the negatives is learned,
+    each of these stands for several. They are counted apart, to be weighted when somebody asks.
     """
 
     def __init__(self, pipeline: "Pipeline") -> None:
         make = partial(Tally, pipeline.task, pipeline.threshold)
         self._points = partial(Points, pipeline.task, pipeline.threshold)
+        self._share: float = pipeline.negatives
         self.total, self.frozen, self.since = make(), make(), make()
+        self._negatives = [make(), make()] if self._share < 1.0 else []  # of the frozen copy, and since there is one
         self.beside = [make(COARSE) for _ in BASELINES]
         self.span = SpanTally(partial(make, COARSE), pipeline.span_ms)
         self.cohorts = Cohorts(partial(make, COARSE), pipeline.horizon_ms)
@@ -133,10 +140,35 @@ class _Quality:
 
     def _fold_frozen(self, own: Points, frozen: Sequence[Point | None], outcomes: Sequence[Outcome]) -> None:
         since = [i for i, point in enumerate(frozen) if point is not None]
-        if since:
-            said = [point for point in frozen if point is not None]
-            self._points(said, [outcomes[i] for i in since]).to(self.frozen)
-            (own if len(since) == len(frozen) else own.only(since)).to(self.since)
+        if not since:
+            return
+        said = self._points([point for point in frozen if point is not None], [outcomes[i] for i in since])
+        own = own if len(since) == len(frozen) else own.only(since)
+        if not self._negatives:
+            said.to(self.frozen)
+            own.to(self.since)
+            return
+        for truth, tallies in ((True, (self.frozen, self.since)), (False, self._negatives)):
+            at = [place for place, i in enumerate(since) if bool(outcomes[i]) is truth]
+            for points, tally in zip((said, own), tallies, strict=True):
+                points.only(at).to(tally)
+
+    def frozen_report(self) -> Report:
+        """How good the frozen copy is."""
+        return self._weighted(self.frozen, 0).report()
+
+    def since_report(self) -> Report:
+        """How good the model is over the same examples."""
+        return self._weighted(self.since, 1).report()
+
+    def _weighted(self, tally: Tally, which: int) -> Tally:
+        """What it would have counted of all negatives, by inverse probability (Horvitz and Thompson, 1952)."""
+        if not self._negatives:
+            return tally
+        whole = Tally(tally.task, tally.threshold)
+        whole.merge(tally)
+        whole.merge(self._negatives[which].times(1.0 / self._share))
+        return whole
 
     def state(self) -> dict[str, Any]:
         """Everything in it, in plain containers that are its own."""
@@ -160,7 +192,7 @@ class _Quality:
         self.recent.extend(state["recent"])
 
     def _tallies(self) -> list[Tally]:
-        return [self.total, self.frozen, self.since, *self.beside]
+        return [self.total, self.frozen, self.since, *self.beside, *self._negatives]
 
 
 def _points_of(said: Sequence[Value], outcomes: Sequence[Outcome]) -> list[Point]:
@@ -222,7 +254,8 @@ class Watch:
         Args:
             entries: offset and example.
             costs: of each, as `learning.costs.costs_of` has them.
-            frozen: what the frozen copy says about each one's vector; None where there is no copy.
+            frozen: what the frozen copy says about each one's vector; None where there is no copy, or the example is a
+                negative that is not learned.
         """
         offsets: list[int] = []
         examples: list[Example] = []
@@ -296,8 +329,8 @@ class Watch:
             "rolling": self._rolling(so_far, 0)[0],
             "recent": so_far.span.tally().report(),
             "mature": so_far.cohorts.mature.report(),
-            "frozen": so_far.frozen.report(),
-            "since_frozen": so_far.since.report(),
+            "frozen": so_far.frozen_report(),
+            "since_frozen": so_far.since_report(),
         }
 
     def _of_baselines(self, so_far: _Quality) -> dict[str, Report]:
@@ -357,13 +390,15 @@ class Watch:
     def _settings(self) -> dict[str, Any]:
         """What the tallies depend on: with another of these, old numbers and new ones do not add up."""
         pipeline = self._pipeline
-        return {
+        settings = {
             "task": pipeline.task,
             "threshold": pipeline.threshold,
             "horizon_ms": pipeline.horizon_ms,
             "span_ms": pipeline.span_ms,
             "frozen": [pipeline.baseline_examples, pipeline.frozen_at],
         }
+        # Where all are learned nothing is said of it, as before there was a choice.
+        return settings if pipeline.negatives >= 1.0 else {**settings, "negatives": pipeline.negatives}
 
     def _signals(self) -> list[list[str]]:
         return [[m.signal, type(m.detector).__name__] for m in self._monitored]

@@ -14,7 +14,15 @@ from river import base, drift
 
 from features import FeatureDefinitionError, FeatureSet
 from pipelines.errors import DefinitionError, nearest
-from pipelines.models import Task, check_seeds, checked_model, learning_rate_of, outcome_type, task_of
+from pipelines.models import (
+    Task,
+    check_seeds,
+    checked_model,
+    gives_probabilities,
+    learning_rate_of,
+    outcome_type,
+    task_of,
+)
 from pipelines.streams import Event, Label, Message, Stream, annotations_of, shown
 
 __all__ = [
@@ -112,6 +120,8 @@ class Pipeline:
         model: makes a new River classifier, regressor or unsupervised anomaly detector; no lambdas inside.
         expired: an event without label within the horizon is dropped, or learned as False.
         corrected: a label that changes a known outcome goes to the training log only, or is learned too.
+        negatives: the share of the examples with outcome False that is learned, above 0 and at most 1; predictions are
+            corrected for it, and every example counts in quality. Which ones follows from the event's id.
         drift: signals to watch.
         react: what is done when the loss raises an alarm: nothing, or `reset()`, `relearn(...)` or `boost(...)`.
         budget: false alarms a day of event time that all alarms together are held to.
@@ -156,6 +166,7 @@ class Pipeline:
         model: Callable[[], Any],
         expired: Expired = "drop",
         corrected: Corrected = "log",
+        negatives: float = 1.0,
         drift: Sequence[Monitor] = (),
         react: Reaction | None = None,
         budget: float = 1 / 30,
@@ -197,6 +208,7 @@ class Pipeline:
                 " is learned then is False; use expired='drop'"
             )
             raise DefinitionError(message)
+        self.negatives = _checked_negatives(place, self.task, negatives, made)
         self.drift = tuple(self._checked_monitor(monitor) for monitor in _checked_list(place, "drift", drift))
         self.react = _checked_reaction(place, react, made)
         self.budget = _checked_budget(place, budget)
@@ -380,6 +392,30 @@ def _checked_reaction(place: str, reaction: Any, model: Any) -> Reaction | None:
             )
             raise DefinitionError(message)
     return reaction
+
+
+def _checked_negatives(place: str, task: Task, value: Any, model: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
+        message = (
+            f"{place}: got negatives={value!r}, expected the share of them that is learned, above 0 and at most 1; 0.1"
+            " learns one in ten"
+        )
+        raise DefinitionError(message)
+    if value == 1:
+        return 1.0
+    if task != "binary":
+        message = (
+            f"{place}: got negatives={value!r} for the task {task}, expected 1 where outcomes are not learned as True"
+            " and False; leave it out"
+        )
+        raise DefinitionError(message)
+    if not gives_probabilities(model):
+        message = (
+            f"{place}: got negatives={value!r} for a model that says classes and no probabilities, expected one that"
+            " has predict_proba_one, since it is probabilities that are corrected; change the model or leave it out"
+        )
+        raise DefinitionError(message)
+    return float(value)
 
 
 def _checked_budget(place: str, value: Any) -> float:

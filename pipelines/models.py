@@ -146,6 +146,11 @@ def learning_rate_of(model: Any) -> Any:
     return rate if isinstance(rate, schedulers.Constant) and hasattr(rate, "learning_rate") else None
 
 
+def gives_probabilities(model: Any) -> bool:
+    """Whether a classifier has more to say than a class. River's base class has the method, which only raises."""
+    return type(last_step(model)).predict_proba_one is not base.Classifier.predict_proba_one
+
+
 def last_step(model: Any) -> Any:
     """The last step of a River pipeline, or the model itself."""
     steps = getattr(model, "steps", None)

@@ -1,4 +1,4 @@
-"""Workers that divide the work otherwise than those that run are refused.
+"""Who of the workers that run does what. One that divides the work otherwise is refused.
 
 A worker of role `all` and one of role `watch` would both own the training log, in groups that know nothing of each
 other, and fence one another without end. Beside one of role `all`, one of role `serve` could be given the training log
@@ -6,7 +6,7 @@ by their group, and nobody would watch.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
@@ -17,26 +17,40 @@ from streaming.errors import StartupError
 from streaming.requests import DescribeGroup
 
 
-async def must_fit(admin: AIOKafkaAdminClient, config: EngineConfig, log_topic: str) -> None:
-    """Raise StartupError where workers run that divide the work otherwise.
+class Division(NamedTuple):
+    """How many workers there are of each role."""
 
-    A group that cannot be asked, or that is just changing, says nothing. Then fencing keeps what is written right.
+    all: int
+    serve: int
+    watch: int
+
+
+async def division(admin: AIOKafkaAdminClient, config: EngineConfig, log_topic: str) -> Division:
+    """Who runs for this application id. Of a group that may not be asked about, or is just changing, nobody."""
+    main = await _subscriptions(admin, config.app_id)
+    return divided(log_topic, main, await _subscriptions(admin, config.watching_group))
+
+
+def divided(log_topic: str, main: Iterable[Sequence[str]], watching: Sequence[Sequence[str]]) -> Division:
+    """The same, from the topics that each member of the two groups reads.
+
+    >>> divided("log", [["events", "labels"], ["events", "labels"]], [["log"]])
+    Division(all=0, serve=2, watch=1)
     """
-    serving = await _subscriptions(admin, config.app_id)
-    watching = await _subscriptions(admin, config.watching_group)
-    refuse_others(config, log_topic, serving, watching)
+    whole = [log_topic in topics for topics in main]
+    return Division(whole.count(True), whole.count(False), len(watching))
 
 
-def refuse_others(
-    config: EngineConfig, log_topic: str, serving: Iterable[Sequence[str]], watching: Sequence[Sequence[str]]
-) -> None:
-    """Raise StartupError where members of the two groups, by the topics they read, do not fit this worker's role."""
-    reads = [log_topic in topics for topics in serving]
-    whole, apart = reads.count(True), reads.count(False) + len(watching)
+def must_fit(config: EngineConfig, others: Division) -> None:
+    """Raise StartupError where workers run that divide the work otherwise than this one's role.
+
+    Where nothing is known of others, fencing keeps what is written right.
+    """
+    apart = others.serve + others.watch
     if config.role == "all" and apart:
         raise _another(config, apart, "`serve` or `watch`", "HEADWATER_ROLE=serve or HEADWATER_ROLE=watch")
-    if config.role != "all" and whole:
-        raise _another(config, whole, "`all`", "HEADWATER_ROLE=all, the default,")
+    if config.role != "all" and others.all:
+        raise _another(config, others.all, "`all`", "HEADWATER_ROLE=all, the default,")
 
 
 def _another(config: EngineConfig, count: int, theirs: str, to_join: str) -> StartupError:

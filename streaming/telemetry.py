@@ -4,7 +4,7 @@ A name that is not in a `Literal` here does not type-check, and docs/metrics.md 
 `app.metrics` sends them to Prometheus; tests use `RecordingMetrics`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol, get_args
 
 import msgspec
@@ -23,6 +23,7 @@ CounterName = Literal[
     "duplicate_events_total",
     "late_events_total",
     "training_examples_total",
+    "negatives_left_out_total",
     "model_errors_total",
     "drift_total",
     "alarms_total",
@@ -102,6 +103,9 @@ CATALOGUE: Mapping[MetricName, Metric] = {
     "duplicate_events_total": Metric("counter", "Events dropped because their id was already pending or resolved."),
     "late_events_total": Metric("counter", "Events scored but older than some window reaches, so not added to it."),
     "training_examples_total": Metric("counter", "Examples the model of this worker has learned."),
+    "negatives_left_out_total": Metric(
+        "counter", "Negatives that the model of this worker has passed over, as the pipeline's `negatives` says."
+    ),
     "model_errors_total": Metric(
         "counter",
         "Examples on which the model raised, so they were passed over; each is a dead letter too. Should stay 0.",
@@ -203,6 +207,12 @@ CATALOGUE: Mapping[MetricName, Metric] = {
 class Metrics(Protocol):
     """Where measurements go. Calls never block, never raise and never await."""
 
+    def counter(self, name: CounterName, **labels: str) -> Callable[[], None]:
+        """What adds one to a counter, for whoever does so with every event: finding it costs more than adding."""
+
+    def histogram(self, name: HistogramName, **labels: str) -> Callable[[float], None]:
+        """What adds one observation to a histogram, likewise."""
+
     def count(self, name: CounterName, value: float = 1.0, **labels: str) -> None:
         """Add to a counter."""
 
@@ -218,6 +228,14 @@ class Metrics(Protocol):
 
 class NullMetrics:
     """Metrics for whoever does not measure."""
+
+    def counter(self, name: CounterName, **labels: str) -> Callable[[], None]:
+        """What does nothing."""
+        return lambda: None
+
+    def histogram(self, name: HistogramName, **labels: str) -> Callable[[float], None]:
+        """What does nothing."""
+        return lambda _: None
 
     def count(self, name: CounterName, value: float = 1.0, **labels: str) -> None:
         """Do nothing."""
@@ -248,6 +266,16 @@ class RecordingMetrics:
     def __init__(self) -> None:
         self.values: dict[Sample, float] = {}
         self.observations: dict[Sample, list[float]] = {}
+
+    def counter(self, name: CounterName, **labels: str) -> Callable[[], None]:
+        """What adds one to a counter."""
+        self._sample(name, "counter", labels)
+        return lambda: self.count(name, 1.0, **labels)
+
+    def histogram(self, name: HistogramName, **labels: str) -> Callable[[float], None]:
+        """What adds one observation to a histogram."""
+        self._sample(name, "histogram", labels)
+        return lambda value: self.observe(name, value, **labels)
 
     def count(self, name: CounterName, value: float = 1.0, **labels: str) -> None:
         """Add to a counter."""

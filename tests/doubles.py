@@ -102,6 +102,7 @@ def tiny_pipeline(**overrides: Any) -> Any:
         "horizon_ms": HOUR,
         "expired": "drop",
         "corrected": "log",
+        "negatives": 1.0,
         "threshold": 0.5,
         "window": 10,
         "span_ms": HOUR,

@@ -217,8 +217,15 @@ def _check_examples(verdict: Verdict, expected: Truth, seen: Seen) -> None:
     made = collections.defaultdict(list)
     for _, p in seen.predictions:
         made[p.id].append((p.features, p.prediction, p.version))
-    unlike = [r for r in examples if (r.features, r.prediction, r.version) not in made[r.id]]
+    unlike = [r for r in examples if not _is_of(r, made[r.id])]
     verdict.found("unlike_prediction", [r.id for r in unlike])
+
+
+def _is_of(example: Example, made: Sequence[tuple[list[float], Any, int]]) -> bool:
+    """Whether it has what one of the predictions of its id has; a negative that was not kept has no vector."""
+    if example.kept:
+        return (example.features, example.prediction, example.version) in made
+    return not example.features and (example.prediction, example.version) in [said[1:] for said in made]
 
 
 def _check_reproducible(verdict: Verdict, pipeline: Pipeline, seen: Seen) -> None:
@@ -257,7 +264,9 @@ def _check_watch(verdict: Verdict, pipeline: Pipeline, seen: Seen) -> None:
     watch, expected, folding = Watch(pipeline), list[DriftEvent](), Folding(pipeline, seen.log)
     for offset, record in seen.log:
         if isinstance(record, Example):
-            expected += watch.observe(offset, record, folding.to(offset).predict_frozen(record.features))
+            learner = folding.to(offset)
+            frozen = learner.predict_frozen(record.features) if learner.learns(record) else None
+            expected += watch.observe(offset, record, frozen)
     saved = Watch(pipeline) if seen.monitors is None else Watch.load(pipeline, seen.monitors)
     if (saved.offset, saved.report()) != (watch.offset, watch.report()):
         verdict.found("monitors_unlike", [f"watched to {saved.offset}, expected {watch.offset}, or another quality"])

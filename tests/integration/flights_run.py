@@ -58,6 +58,7 @@ def always_breaking(event: Any) -> float:
 
 
 pipeline = named(RUN)
+sampled = named(RUN, negatives=0.25, baseline_examples=500)
 careless = named(RUN, features=[*FEATURES, function("breaking", breaking)])
 wrong = named(RUN, features=[*FEATURES, function("always_breaking", always_breaking)])
 

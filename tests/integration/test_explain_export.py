@@ -23,6 +23,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from click.testing import CliRunner
+from msgspec.structs import replace
 from pyarrow import parquet
 from rich.console import Console
 from river import tree
@@ -33,6 +34,7 @@ from app import export as exporting
 from app import replay
 from app.cli import main
 from learning.explain import TOLERANCE
+from learning.negatives import is_kept
 from learning.records import Control, Correction, Example, LogRecord, Prediction, decode_log, encode
 from pipelines.definition import Pipeline
 from pipelines.flights import Departure, history
@@ -151,11 +153,11 @@ def assert_exported(path: Path, run: Told, log: list[tuple[int, LogRecord]]) -> 
     corrections = {r.id: (r.outcome, r.label_time_ms) for _, r in log if isinstance(r, Correction)}
     fields = ("id", "key", "time_ms", "label_time_ms", "outcome", "prediction", "version", "source", "schema")
     expected = [
-        (*(getattr(r, name) for name in fields), offset, *corrections.get(r.id, (None, None)), *r.features)
+        (*(getattr(r, name) for name in fields), offset, *corrections.get(r.id, (None, None)), True, *r.features)
         for offset, r in log
         if isinstance(r, Example)
     ]
-    assert table.column_names[12:] == list(names)
+    assert table.column_names[13:] == list(names)
     rows = [tuple(milliseconds(c) if isinstance(c, datetime) else c for c in row.values()) for row in table.to_pylist()]
     assert rows == expected
     assert sum(row[10] is not None for row in rows) == CHANGED
@@ -169,7 +171,8 @@ def assert_csv(path: Path, log: list[tuple[int, LogRecord]]) -> None:
         rows = list(csv.reader(lines))[1:]
     assert len(expected) > 100
     assert [row[0] for row in rows] == [r.id for r in expected]
-    assert [[float(cell) for cell in row[12:]] for row in rows] == [r.features for r in expected]
+    assert {row[12] for row in rows} == {"true"}
+    assert [[float(cell) for cell in row[13:]] for row in rows] == [r.features for r in expected]
     assert [float(row[5]) for row in rows] == [r.prediction for r in expected]
     assert [row[4] for row in rows] == [str(r.outcome).lower() for r in expected]
 
@@ -401,6 +404,68 @@ def test_corrections_and_other_features_have_columns_of_their_own(tmp_path: Path
     assert table["corrected_time"][0].as_py() == datetime(1970, 1, 1, 9, tzinfo=UTC)
     assert table["prediction"].to_pylist()[0] == [("red", 0.25), ("blue", 0.75)]
     assert table["x"].to_pylist() == [1.0, None, 1.0]
+
+
+@pytest.mark.parametrize(("share", "remedy"), [(0.25, "the weight 4, or correct"), (1.0, "too high probabilities")])
+def test_negatives_that_are_left_out_have_no_features_and_the_export_says_what_to_do(
+    share: float, remedy: str, tmp_path: Path
+) -> None:
+    """Also where the share is that of all by now, and the log is of when it was not."""
+    pipeline, out = tiny_pipeline(negatives=share), tmp_path / "x.parquet"
+    log = Paper(
+        example(1, outcome=False), example(2, outcome=False, features=[], kept=False), example(3, schema="another")
+    )
+    done = exported(pipeline, log, out, exporting.Period())
+    assert (done.rows, done.left_out, done.other_schema) == (3, 1, 1)
+    table = parquet.read_table(out)
+    assert table["kept"].to_pylist() == [True, False, True]
+    assert table["x"].to_pylist() == [1.0, None, None]
+    pipeline.training_log_topic = "log"
+    warnings = list(exporting.warnings_of(pipeline, out, done))
+    assert [remedy in warning for warning in warnings] == [False, True]
+    assert warnings[1].startswith("1 rows are negatives that are not learned (`kept` is false)")
+
+
+def test_prediction_whose_example_has_no_vector_cannot_be_made_again_and_why_is_said() -> None:
+    """Where its topic has let go of it. The correction of one that was learned after all has the vector."""
+    left = example(2, outcome=False, features=[], kept=False)
+
+    def found(*records: LogRecord) -> Any:
+        return asyncio.run(explaining.find_example(Paper(*records), "e2", replay.nothing))
+
+    with pytest.raises(click.ClickException, match="at offset 1 of paper, has no vector"):
+        found(example(1), left, example(3))
+    ((origin, prediction),) = found(left, example(2, outcome=True, source="correction"))
+    assert (origin.offset, prediction.features) == (1, [2.0, 2.0])
+
+
+def test_a_corrected_prediction_is_made_again_and_taken_apart() -> None:
+    pipeline, out = tiny_pipeline(negatives=0.5), Console(width=100, record=True, file=io.StringIO())
+    records = [example(number) for number in range(60)]
+    log = Paper(*(r if r.outcome or is_kept(r.id, 0.5) else replace(r, features=[], kept=False) for r in records))
+    name = next(r.id for r in records[50:] if not r.outcome and not is_kept(r.id, 0.5))
+
+    async def scenario() -> Any:
+        learner = await replay.learner_at(pipeline, log, 40)
+        made = Prediction(name, "k", 0, learner.predict([6.0, 3.0]), 40, [6.0, 3.0], TinyFeatures.schema)
+        saved = Shelf([], pipeline, (), replay.nothing)
+        found = [(explaining.Origin("predictions", 0, 7), made)]
+        accounts, mentions = await explaining.account(pipeline, log, name, found, bar=no_bar, saved=saved)
+        return explaining.Inquiry(name, accounts, mentions, 1)
+
+    inquiry = asyncio.run(scenario())
+    explaining.show(pipeline, inquiry, out)
+    text = out.export_text()
+    for words in (
+        "equal to the last bit",
+        "link: logistic, of the score + log(0.5)",
+        "False by label",
+        "; not learned",
+        "negatives that are not learned",
+    ):
+        assert words in " ".join(text.split())
+    (said,) = explaining.as_dict(pipeline, inquiry)["outcomes"]
+    assert said["learned"] is False
 
 
 def test_file_has_row_groups_and_is_there_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from learning.negatives import corrected, is_kept
+from learning.quality import measure
 from learning.records import Control, Example, Prediction, Resolved, decode_log
+from learning.reports import Report
 from pipelines.card_fraud import Purchase
-from pipelines.flights import Departure
+from pipelines.flights import Departure, history
 from tests.chaos.items import labels_of
 from tests.chaos.run import Run
-from tests.integration import cards_run
+from tests.folds import fold
+from tests.integration import cards_run, flights_run
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
 
@@ -62,6 +66,57 @@ def test_an_uninterrupted_worker_agrees_with_the_backtest_to_the_last_bit(run: R
         assert worker.wait(40) == 0, run.last_words()
 
     asyncio.run(scenario())
+
+
+def test_a_share_of_the_negatives_is_learned_and_all_of_them_count(kafka: str, tmp_path: Path) -> None:
+    """Predictions are, to the last bit, what the log makes again; and quality is over every example of it."""
+    share = 0.25
+    run = Run(kafka, tmp_path, lambda name: flights_run.named(name, negatives=share, baseline_examples=500))
+    items = list(itertools.islice(history(), 5_000))
+    waiting = {item.flight_id for item in items if isinstance(item, Departure)}
+    items = [item for item in items if isinstance(item, Departure) or item.flight_id in waiting]
+
+    async def scenario() -> None:
+        await run.prepare()
+        half = len(items) // 2
+        await run.produce(items[:half])
+        run.start("flights_run:sampled")
+        await run.until(sum(isinstance(i, Departure) for i in items[:half]), len(labels_of(items[:half])))
+        await run.produce(items[half:])  # predicted by a model that has learned
+        seen = await run.assert_all_true(items)
+        examples = [record for _, record in seen.log if isinstance(record, Example)]
+        assert len(examples) == len(labels_of(items)) > 2_000
+        for example in examples:
+            assert example.kept == (example.outcome is True or is_kept(example.id, share))
+        learned = [(offset, record) for offset, record in seen.log if isinstance(record, Example) and record.kept]
+        assert len(learned) < 0.6 * len(examples)
+        plain = fold(flights_run.named("plain", baseline_examples=500), learned, seen.log[-1][0] + 1)
+        *_, (_, last) = sorted(seen.predictions, key=lambda made: made[1].version)
+        vector = last.features
+        whole = fold(run.pipeline, seen.log, seen.log[-1][0] + 1)
+        assert whole.predict(vector) == corrected(float(str(plain.predict(vector))), share)
+        report = await reported(run, len(examples))
+        assert report.quality["total"].keys() >= {"log_loss", "roc_auc"}
+        pairs = [(example.prediction, example.outcome) for example in examples]
+        assert report.quality["total"]["log_loss"] == pytest.approx(measure("binary", 0.5, pairs)["log_loss"])
+        assert report.quality["frozen"].keys() == report.quality["since_frozen"].keys() > set()
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        run.end()
+
+
+async def reported(run: Run, examples: int) -> Report:
+    """The first report that counts so many examples, which comes within seconds."""
+    for _ in range(60):
+        for record in await run.read(run.pipeline.reports_topic):
+            report = msgspec.json.decode(record.value, type=Report)
+            if report.examples == examples:
+                return report
+        await asyncio.sleep(0.5)
+    message = f"no report counts {examples} examples"
+    raise AssertionError(message)
 
 
 def test_workers_that_watch_take_over_from_those_that_did_all(run: Run, year: list[Any]) -> None:

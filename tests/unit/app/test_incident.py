@@ -101,6 +101,19 @@ def test_examples_before_and_since_are_compared_exactly() -> None:
     assert {"x >= 3", "seen = 0"} <= {each.name for each in found.slices}
 
 
+def test_negatives_without_a_vector_count_in_quality_and_in_no_slice() -> None:
+    """A pipeline that learns a share of them has records without features, which were no rows of a matrix."""
+    entries: list[LogRecord] = [
+        example(number, outcome=False, features=[], kept=False) if number % 2 else example(number)
+        for number in range(6_000)
+    ]
+    found = asyncio.run(from_log(PIPELINE, log_of(entries), incident()))
+    assert (found.before.n, found.since.n) == (5_000, 1_000)
+    assert found.before.outcomes == {"False": 0.5, "True": 0.5}
+    assert [(each.name, each.ks) for each in found.inputs] == [("x", 1.0), ("seen", 0.0)]
+    assert {each.n for each in found.slices if each.name == "seen = 0"} == {500}
+
+
 def test_inputs_are_told_apart_by_the_times_of_events() -> None:
     entries = [example(number, delay_ms=100_000) for number in range(6_000)]
     assert asyncio.run(from_log(PIPELINE, log_of(entries), incident("loss"))).since.n == 1_000

@@ -85,3 +85,18 @@ def test_a_gauge_that_follows_something_is_what_that_is_now() -> None:
     assert parse(metrics.exposition().decode())['ready{pipeline="flights"}'] == 0.0
     ready[0] = True
     assert parse(metrics.exposition().decode())['ready{pipeline="flights"}'] == 1.0
+
+
+def test_what_adds_to_a_counter_or_a_histogram_adds_to_the_same_as_those_who_name_it() -> None:
+    metrics = PrometheusMetrics()
+    metrics.count("labels_total", outcome="late")
+    late, delay = metrics.counter("labels_total", outcome="late"), metrics.histogram("label_delay_seconds")
+    late()
+    late()
+    delay(2.0)
+    metrics.observe("label_delay_seconds", 3.0)
+    found = parse(metrics.exposition().decode())
+    assert found['labels_total{outcome="late"}'] == 3.0
+    assert (found["label_delay_seconds_count"], found["label_delay_seconds_sum"]) == (2.0, 5.0)
+    with pytest.raises(ValueError, match="got labels"):
+        metrics.counter("labels_total", reason="late")

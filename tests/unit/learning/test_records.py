@@ -17,6 +17,7 @@ EXAMPLES = st.builds(
     prediction=FINITE | st.dictionaries(st.text(), FINITE),
     features=st.lists(FINITE),
     outcome=OUTCOMES,
+    kept=st.booleans(),
 )
 CORRECTIONS = st.builds(
     Correction,

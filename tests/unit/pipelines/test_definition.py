@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from river import anomaly, cluster, compose, drift, dummy, linear_model, multiclass, preprocessing, tree
+from river import anomaly, base, cluster, compose, drift, dummy, linear_model, multiclass, preprocessing, tree
 
 from features import count, field, mean
 from pipelines.definition import (
@@ -51,6 +51,17 @@ class Sale(Label, topic="sales", key="user", id="click_id", time="at"):
     def outcome(self) -> bool:
         """Whether it sold."""
         return self.sold
+
+
+class ClassOnly(base.Classifier):
+    """A classifier that says a class and no probabilities."""
+
+    def learn_one(self, x: Any, y: Any) -> None:
+        """Learn nothing."""
+
+    def predict_one(self, x: Any, **kwargs: Any) -> bool:
+        """Always the same."""
+        return False
 
 
 class Revenue(Label, topic="sales", key="user", id="click_id", time="at"):
@@ -456,6 +467,20 @@ def test_model_that_cannot_do_it_is_refused(model: Any, label_: type[Label], wor
         ({"baseline_examples": True}, ("baseline_examples=True",)),
         ({"frozen_at": 0}, ("frozen_at=0", "at least 1")),
         ({"source": []}, ("source list", "callable")),
+        ({"negatives": 0}, ("negatives=0", "above 0 and at most 1", "one in ten")),
+        ({"negatives": 1.5}, ("negatives=1.5",)),
+        ({"negatives": float("nan")}, ("negatives=nan",)),
+        ({"negatives": True}, ("negatives=True",)),
+        ({"negatives": "0.1"}, ("negatives='0.1'",)),
+        (
+            {"negatives": 0.1, "label": Revenue, "model": linear_model.LinearRegression},
+            ("negatives=0.1", "regression", "leave it out"),
+        ),
+        ({"negatives": 0.1, "model": lambda: anomaly.HalfSpaceTrees(seed=1)}, ("negatives=0.1", "anomaly")),
+        (
+            {"negatives": 0.1, "model": lambda: preprocessing.StandardScaler() | ClassOnly()},
+            ("negatives=0.1", "no probabilities", "predict_proba_one"),
+        ),
         ({"budget": 0}, ("budget=0", "above 0 and at most 1")),
         ({"budget": 1.5}, ("budget=1.5",)),
         ({"budget": float("nan")}, ("budget=nan",)),
@@ -505,6 +530,14 @@ def test_reaction_says_what_is_done(react: Reaction, action: str, examples: int,
 def test_any_model_can_be_reset_and_taught_again() -> None:
     for react in (reset(), relearn(10)):
         assert build(react=react, model=tree.HoeffdingTreeClassifier).react == react
+
+
+def test_all_negatives_are_learned_unless_told_otherwise() -> None:
+    assert build().negatives == 1.0
+    assert type(build(negatives=1).negatives) is float
+    assert build(label=Revenue, model=linear_model.LinearRegression, negatives=1).negatives == 1.0
+    for model in (tree.HoeffdingTreeClassifier, lambda: preprocessing.StandardScaler() | linear_model.Perceptron()):
+        assert build(negatives=0.1, model=model).negatives == 0.1
 
 
 def test_budget_is_one_false_alarm_a_month_and_the_cycle_a_day_unless_told_otherwise() -> None:

@@ -6,7 +6,7 @@ from pipelines.flights import flights
 from streaming.config import EngineConfig, Role
 from streaming.errors import StartupError
 from streaming.permissions import Acl, acls_of
-from streaming.roles import refuse_others
+from streaming.roles import divided, must_fit
 
 LOG = flights.training_log_topic
 WHOLE = ["departures", "arrivals", LOG, flights.summaries_topic]
@@ -30,7 +30,7 @@ def config(role: Role) -> EngineConfig:
     ],
 )
 def test_workers_that_divide_the_work_alike_join(role: Role, main: list[list[str]], watching: list[list[str]]) -> None:
-    refuse_others(config(role), LOG, main, watching)
+    must_fit(config(role), divided(LOG, main, watching))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_workers_that_divide_it_otherwise_are_refused(
     role: Role, main: list[list[str]], watching: list[list[str]], others: int
 ) -> None:
     with pytest.raises(StartupError, match=rf"HEADWATER_ROLE={role}, and {others} of role") as said:
-        refuse_others(config(role), LOG, main, watching)
+        must_fit(config(role), divided(LOG, main, watching))
     assert "stop them first" in str(said.value)
 
 
