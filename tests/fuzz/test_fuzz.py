@@ -36,9 +36,9 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.timeout(900)  # twenty-five runs of hundreds of records each, on a machine that may be busy
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(NAMES), st.randoms(use_true_random=False))
-@pytest.mark.timeout(900)  # twenty-five runs of hundreds of records each, on a machine that may be busy
 def test_every_record_is_accounted_for(name: str, chance: Random) -> None:
     """Hypothesis makes all choices, so a failure is shrunk to a few records."""
     fed = batches(Maker(chance, PIPELINES[name], largest=2_000), 6, 6)
