@@ -1,7 +1,6 @@
 """Rules and dashboard of deploy/ ask for what the workers really measure, and what they say is said in full."""
 
 import itertools
-import os
 import re
 import shutil
 import subprocess
@@ -32,22 +31,12 @@ from tests.house.queries import (
     series,
 )
 from tests.house.test_compose import SERVICES
+from tests.missing import of_prometheus
 
 SERIES = series()
 QUERIES = list(queries())
 DATASOURCE: dict[str, Any] = yaml.safe_load((DEPLOY / "grafana" / "datasource.yml").read_text("utf-8"))
 PROVIDER: dict[str, Any] = yaml.safe_load((DEPLOY / "grafana" / "dashboards.yml").read_text("utf-8"))
-
-
-def installed(program: str) -> str:
-    """The path of a program out of Debian's package `prometheus`; where there is none the test is skipped or fails."""
-    found = shutil.which(program, path=os.pathsep.join([os.environ["PATH"], str(ROOT / "build" / "prometheus")]))
-    if found is not None:
-        return found
-    reason = f"no {program}; Debian's package `prometheus` has it, and .ci/run fetches it to build/prometheus"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 def test_there_is_something_to_look_at() -> None:
@@ -118,7 +107,7 @@ def test_every_metric_is_measured_somewhere() -> None:
     rooms = ("agents", "app", "streaming", "tables")
     files = [path for room in rooms for path in (ROOT / room).glob("*.py") if path.name != "telemetry.py"]
     code = "\n".join(path.read_text("utf-8") for path in files)
-    calls = set(re.findall(r'\.(?:count|gauge|observe|follow)\(\s*"(\w+)"', code))
+    calls = set(re.findall(r'\.(?:counter|count|gauge|histogram|observe|follow)\(\s*"(\w+)"', code))
     assert calls == set(CATALOGUE)
 
 
@@ -175,7 +164,7 @@ def test_every_alert_has_a_test_in_which_it_waits_and_fires() -> None:
 )
 def test_promtool_agrees(kind: str, file: str, tmp_path: Path) -> None:
     """The configuration is read without the file of the token, which is only in the container."""
-    promtool = installed("promtool")
+    promtool = of_prometheus("promtool")
     folder = tmp_path / "prometheus"
     shutil.copytree(DEPLOY / "prometheus", folder)
     words = ["test", "rules"] if kind == "test" else ["check", kind, *(["--syntax-only"] if kind == "config" else [])]
