@@ -5,25 +5,22 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
 from playwright.async_api import Browser, async_playwright
 
 from app.live import Board
 from app.metrics import PrometheusMetrics
 from app.web import WebServer
+from tests.missing import missing
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def find() -> str:
     """Its path. Without one the test is skipped, with CI=true it fails."""
-    for name in NAMES:
-        if path := shutil.which(name):
-            return path
-    reason = f"no browser: found none of {', '.join(NAMES)}; install one, as with `apt-get install chromium`"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        missing(f"no browser: found none of {', '.join(NAMES)}; install one, as with `apt-get install chromium`")
+    return found
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ import yaml
 from streaming.brokers import free_port
 from tests.chaos.run import Run
 from tests.house.queries import ALERTS, DEPLOY, RULES, queries
-from tests.house.test_deploy import installed
+from tests.missing import of_prometheus
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -88,7 +88,7 @@ def prometheus(program: str, folder: Path, target: int) -> Iterator[Prometheus]:
 
 
 def test_a_real_prometheus_finds_what_rules_and_dashboard_ask_for(kafka: str, tmp_path: Path, year: list[Any]) -> None:
-    program = installed("prometheus")
+    program = of_prometheus("prometheus")
     run = Run(kafka, tmp_path)
     port = free_port()
 
