@@ -10,8 +10,9 @@ import asyncio
 import subprocess
 import sys
 import time
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -23,33 +24,29 @@ from streaming.config import EngineConfig
 WAIT_MS = 100  # for something to read
 
 
-class Echo:
-    """One, as a process of its own, for as long as the context lasts."""
+class Echo(NamedTuple):
+    """One that runs, by its process."""
 
-    def __init__(self, bootstrap: str, interval: float) -> None:
-        command = [sys.executable, "-m", "bench.echo", bootstrap, str(interval)]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.wait()
-
-    def ready(self) -> None:
-        """Return when it reads. Raises RuntimeError where it has ended instead."""
-        if not self._process.stdout or self._process.stdout.readline().strip() != b"ready":
-            message = f"the echo ended with code {self._process.wait()} before it was ready"
-            raise RuntimeError(message)
+    pid: int
 
     def cpu(self) -> float:
         """CPU seconds so far."""
-        return cpu_seconds(self._process.pid)
+        return cpu_seconds(self.pid)
+
+
+@contextmanager
+def echoing(bootstrap: str, interval: float) -> Iterator[Echo]:
+    """One that reads, as a process of its own. Raises RuntimeError where it has ended instead."""
+    command = [sys.executable, "-m", "bench.echo", bootstrap, str(interval)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        if not process.stdout or process.stdout.readline().strip() != b"ready":
+            message = f"the echo ended with code {process.wait()} before it was ready"
+            raise RuntimeError(message)
+        yield Echo(process.pid)
+    finally:
+        process.kill()
+        process.wait()
 
 
 async def run(bootstrap: str, interval: float) -> None:

@@ -22,10 +22,10 @@ from typing import Literal, NamedTuple
 
 from app.worker import prepared
 from bench import page
-from bench.echo import Echo
+from bench.echo import Echo, echoing
 from bench.load import Plan, Seen, Sender, Sent, watching
 from bench.payments import payments
-from bench.worker import Worker
+from bench.worker import Worker, working
 from streaming.brokers import LocalKafka
 from streaming.config import EngineConfig, Guarantee, Predictions, Role
 
@@ -104,7 +104,6 @@ def measured(mode: Mode, rates: Sequence[int], seconds: float, warmup: float) ->
     with tempfile.TemporaryDirectory() as folder, LocalKafka(Path(folder) / "kafka") as broker, ExitStack() as ended:
         config = EngineConfig(bootstrap=broker.bootstrap, app_id="bench-latency")
         asyncio.run(prepared(payments, config))
-        started = started_echo if mode.guarantee == ECHO else started_worker
         system = started(mode, broker.bootstrap, ended)
         made, first = [], 0
         for rate in rates:
@@ -117,25 +116,18 @@ def measured(mode: Mode, rates: Sequence[int], seconds: float, warmup: float) ->
         return made
 
 
-def started_echo(mode: Mode, bootstrap: str, ended: ExitStack) -> Echo:
-    """An echo that is ready."""
-    echo = ended.enter_context(Echo(bootstrap, mode.interval if mode.predictions == "transactional" else 0.0))
-    echo.ready()
-    return echo
-
-
-def started_worker(mode: Mode, bootstrap: str, ended: ExitStack) -> Worker:
-    """A worker that is ready; where it only serves, with another one that watches."""
+def started(mode: Mode, bootstrap: str, ended: ExitStack) -> Worker | Echo:
+    """What is measured, ready."""
+    if mode.guarantee == ECHO:
+        return ended.enter_context(echoing(bootstrap, mode.interval if mode.predictions == "transactional" else 0.0))
     settings = {
         "app_id": "bench-latency",
         "guarantee": mode.guarantee,
         "predictions": mode.predictions,
         "checkpoint_interval": mode.interval,
     }
-    roles: Sequence[Role] = ("watch", "serve") if mode.role == "serve" else ("all",)
-    for role in roles:
-        worker = ended.enter_context(Worker(bootstrap, "bench.payments:payments", role=role, **settings))
-        worker.ready()
+    *_, worker = ended.enter_context(working(bootstrap, "bench.payments:payments", role=mode.role, **settings))
+    worker.ready()
     return worker
 
 

@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +28,7 @@ from app.settings import load_settings
 from bench import page
 from bench.loop import EVERY, fill
 from bench.payments import over_days, payments, verdict
-from bench.worker import Worker, behind
+from bench.worker import Worker, behind, working
 from learning.summary import Collector
 from pipelines.definition import Pipeline
 from pipelines.flights import flights, history
@@ -46,16 +45,16 @@ APP = "bench-monitors"
 
 
 class Way(NamedTuple):
-    """How the loop is watched: the module that runs the workers, and the role of each, the one that predicts last."""
+    """How the loop is watched: the module that runs the worker, and its role."""
 
     module: str
-    roles: Sequence[Role]
+    role: Role
 
 
 WAYS: Mapping[str, Way] = {
-    "unwatched": Way("bench.monitors", ["all"]),
-    "watched by itself": Way("app.cli", ["all"]),
-    "watched apart": Way("app.cli", ["watch", "serve"]),
+    "unwatched": Way("bench.monitors", "all"),
+    "watched by itself": Way("app.cli", "all"),
+    "watched apart": Way("app.cli", "serve"),
 }
 
 
@@ -115,27 +114,24 @@ def unwatched() -> None:
 
 def cost(stream: Stream, way: Way) -> Cost:
     """What an event costs from a worker's first to its last lesson, on a broker of its own."""
-    with tempfile.TemporaryDirectory() as folder, LocalKafka(Path(folder) / "kafka") as broker, ExitStack() as ended:
+    with tempfile.TemporaryDirectory() as folder, LocalKafka(Path(folder) / "kafka") as broker:
         asyncio.run(fill(EngineConfig(bootstrap=broker.bootstrap, app_id=APP), stream.items, stream.pipeline))
-        workers = [ended.enter_context(_worker(broker.bootstrap, stream, way, role)) for role in way.roles]
-        *others, serving = workers
-        first = serving.wait("it has done an event", lambda found: bool(found.get("events_total")))
-        clock, before = time.monotonic(), [one.cpu() for one in workers]
-        total = stream.events
-        serving.wait("it has done all", lambda found: found["events_total"] >= total and not behind(found), EVERY)
-        clock, cpu = time.monotonic() - clock, serving.cpu() - before[-1]
-        for one in others:
-            one.wait("it has done all", lambda found: not behind(found), EVERY)
-        spent = sum(one.cpu() for one in others) - sum(before[:-1])
-        done = total - first["events_total"]
-        return Cost(*(seconds / done * 1e6 for seconds in (clock, cpu, spent)))
+        settings = {"app_id": APP, "snapshot_examples": 0}
+        with working(broker.bootstrap, stream.name, way.module, role=way.role, **settings) as workers:
+            return _timed(stream.events, *workers)
 
 
-def _worker(bootstrap: str, stream: Stream, way: Way, role: Role) -> Worker:
-    made = Worker(bootstrap, stream.name, way.module, app_id=APP, snapshot_examples=0, role=role)
-    if role == "watch":  # else it would start while the other is timed
-        made.ready()
-    return made
+def _timed(total: int, *workers: Worker) -> Cost:
+    *others, serving = workers
+    first = serving.wait("it has done an event", lambda found: bool(found.get("events_total")))
+    clock, before = time.monotonic(), [one.cpu() for one in workers]
+    serving.wait("it has done all", lambda found: found["events_total"] >= total and not behind(found), EVERY)
+    clock, cpu = time.monotonic() - clock, serving.cpu() - before[-1]
+    for one in others:
+        one.wait("it has done all", lambda found: not behind(found), EVERY)
+    spent = sum(one.cpu() for one in others) - sum(before[:-1])
+    done = total - first["events_total"]
+    return Cost(*(seconds / done * 1e6 for seconds in (clock, cpu, spent)))
 
 
 def section(stream: Stream, rounds: int) -> list[str]:

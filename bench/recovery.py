@@ -125,7 +125,7 @@ async def fill(config: EngineConfig, kind: Kind, keys: int) -> None:
         for start in range(0, keys, RUN):
             runs: dict[TopicPartition, list[Output]] = {TopicPartition(kind.topic, number): [] for number in every}
             for number in range(start, min(start + RUN, keys)):
-                name = f"k{customer(number)}".encode()
+                name = customer(number).encode()
                 tp = TopicPartition(kind.topic, partition_of(name, every, every))
                 runs[tp].append(Output(name, kind.values[number % len(kind.values)]))
             await send_all(producer, runs)

@@ -345,7 +345,7 @@ class PendingLabels:
     def _example(
         self, name: str, event: _Waiting | Prediction, outcome: Outcome, label_time_ms: int, source: str
     ) -> Example:
-        kept = outcome is not False or self._share >= 1.0 or is_kept(name, self._share)
+        kept = outcome is not False or is_kept(name, self._share)
         return Example(
             name,
             event.key,

@@ -32,7 +32,7 @@ def is_learned(example: Example, share: float) -> bool:
 
     Its id is asked as well as the record. So a log with more of them than are wanted gives the model of the share, too.
     """
-    return example.kept and (share >= 1.0 or example.outcome is not False or is_kept(example.id, share))
+    return example.kept and (example.outcome is not False or is_kept(example.id, share))
 
 
 def corrected(probability: float, share: float) -> float:

@@ -30,6 +30,7 @@ DESCRIBE = 8
 NOTHING_SAID = -(2**31)  # what a description has in place of the bits where the broker does not say
 TOPIC_DENIED, GROUP_DENIED, TRANSACTION_DENIED = 29, 30, 53
 UNKNOWN_TOPIC = 3
+UNSUPPORTED = 35  # of the broker's version
 NOT_NOW = {14, 15, 16}  # a coordinator is loading, not there yet, or another one by now
 TRIES = 40
 NOBODY = "User:YOUR-PRINCIPAL"
@@ -188,17 +189,21 @@ async def _topics(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str,
     return {name: (code, len(parts), bits) for code, name, _internal, parts, bits in response.topics}
 
 
-async def _group(admin: AIOKafkaAdminClient, acl: Acl) -> State:
-    code, node = await _coordinator(admin, acl.name, kind=0)
-    if code == GROUP_DENIED:
-        return "missing"
+async def described_group(admin: AIOKafkaAdminClient, name: str) -> tuple[int, Sequence[Any], int]:
+    """Error code, members as Kafka describes them, and rights of a group."""
+    code, node = await _coordinator(admin, name, kind=0)
     if code != 0:
-        return "unknown"
+        return code, (), NOTHING_SAID
     try:
-        response: Any = await admin._send_request(DescribeGroup(acl.name), node)
+        response: Any = await admin._send_request(DescribeGroup(name), node)
     except (IncompatibleBrokerVersion, NotImplementedError):
-        return "unknown"
-    ((code, *_, bits),) = response.groups
+        return UNSUPPORTED, (), NOTHING_SAID
+    ((code, *_, members, bits),) = response.groups
+    return code, members, bits
+
+
+async def _group(admin: AIOKafkaAdminClient, acl: Acl) -> State:
+    code, _, bits = await described_group(admin, acl.name)
     if code == GROUP_DENIED:
         return "missing"
     return _state(bits, acl.operation) if code == 0 else "unknown"

@@ -6,7 +6,7 @@ by their group, and nobody would watch.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 
 from streaming.config import EngineConfig
 from streaming.errors import StartupError
-from streaming.requests import DescribeGroup
+from streaming.permissions import described_group
 
 
 class Division(NamedTuple):
@@ -64,11 +64,9 @@ def _another(config: EngineConfig, count: int, theirs: str, to_join: str) -> Sta
 async def _subscriptions(admin: AIOKafkaAdminClient, group: str) -> list[Sequence[str]]:
     """The topics that each member of a group reads; none of one that is not there or may not be asked about."""
     try:
-        node = await admin.find_coordinator(group)
-        response: Any = await admin._send_request(DescribeGroup(group), node)
-    except (KafkaError, NotImplementedError):
+        code, members, _ = await described_group(admin, group)
+    except KafkaError:
         return []
-    ((code, *_, members, _bits),) = response.groups
     return [_topics(metadata) for *_, metadata, _assignment in members if metadata] if code == 0 else []
 
 

@@ -9,11 +9,12 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from typing import cast
 
 from bench.peers.work import Order, order
 from bench.peers.workloads import WORKLOADS
-from bench.worker import Worker, behind
+from bench.worker import Worker, behind, working
+from streaming.config import Role
 
 LOOK = 0.25  # seconds between two looks at the worker's metrics, which cost it some milliseconds each
 
@@ -26,11 +27,7 @@ def run(told: Order) -> None:
         "compiled": os.environ.get("HEADWATER_COMPILED", "auto"),
     }
     where, role = WORKLOADS[told.workload].where, os.environ.get("HEADWATER_ROLE", "all")
-    with ExitStack() as ended:
-        if role == "serve":
-            watching = ended.enter_context(Worker(told.broker, where, **settings, role="watch"))
-            watching.ready()  # else it would start while the other is timed
-        worker = ended.enter_context(Worker(told.broker, where, **settings, role=role))
+    with working(told.broker, where, role=cast("Role", role), **settings) as (*_, worker):
         started = _until(worker, events=told.warm, lessons=0)
         cpu, wall = worker.cpu(), time.monotonic()
         done = _until(worker, events=told.events, lessons=told.lessons)
