@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -287,7 +288,7 @@ class Tally:
         if self.task == "multiclass":
             self._take_classes(values)
         else:
-            with np.errstate(over="ignore"):  # left out of the report, as other measures that are not defined
+            with _silent():
                 errors = values - np.array(outcomes, dtype=float)
                 self.loss += float(np.abs(errors).sum())
                 self.squared += float((errors * errors).sum())
@@ -296,7 +297,8 @@ class Tally:
     def _take_classes(self, marks: npt.NDArray[np.float64]) -> None:
         of_outcome, top, right, squares = marks.T
         self.loss += _log_losses(of_outcome)
-        self.squared += float((squares - 2.0 * of_outcome + 1.0).sum())
+        with _silent():
+            self.squared += float((squares - 2.0 * of_outcome + 1.0).sum())
         self.right += int(right.sum())
         self.curve.add_all(top, right.astype(bool))
 
@@ -479,11 +481,13 @@ def _each(threshold: float, values: npt.NDArray[np.float64], truths: npt.NDArray
     inside = np.clip(values, SMALLEST, 1.0 - SMALLEST)
     right = np.clip(np.where(truths, values, 1.0 - values), SMALLEST, 1.0 - SMALLEST)
     probability = np.clip(values, 0.0, 1.0)
+    with _silent():
+        squared = (values - truths) ** 2
     return _Each(
         truth=truths.astype(np.int64),
         said=2 * (values >= threshold) + truths,
         loss=-np.log(right),
-        squared=(values - truths) ** 2,
+        squared=squared,
         probability=probability,
         curve_bin=np.minimum(probability * RELIABILITY_BINS, RELIABILITY_BINS - 1).astype(np.int64),
         place=np.clip(np.log(inside / (1.0 - inside)), -EDGE, EDGE) + EDGE,
@@ -505,6 +509,9 @@ def _by_group(each: _Each, groups: npt.NDArray[np.int64], n: int) -> Iterator[_S
     return map(_Sums._make, zip(*(column.tolist() for column in columns), strict=True))
 
 
+# What others write to the log, or a model that diverges says, may be beyond all bounds. Sums of it that are no numbers
+# are left out of a report, as other measures that are not defined; numpy need not warn, as floats of Python do not.
+_silent = partial(np.errstate, over="ignore", invalid="ignore")
 _FEW = 32  # up to there, one by one is faster
 _COUNTS = ("n", "loss", "squared", "error", "right", "hits", "misses", "alarms")
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from river import metrics as river_metrics
 
-from learning.quality import Curve, Tally, exact_roc_auc, measure
+from learning.quality import Curve, Points, Tally, exact_roc_auc, measure, point_of
 
 metrics: Any = river_metrics  # River's constructors carry no types
 
@@ -145,3 +145,29 @@ def test_tally_continues_from_its_state(pairs: list[tuple[float, bool]]) -> None
     one.add(0.5, True)
     two.add(0.5, True)
     assert one.report() == two.report()
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "outcome"),
+    [
+        ("binary", -1e308, False),
+        ("binary", 1e308, True),
+        ("regression", -1e308, 1.0),
+        ("multiclass", {"a": 1e308, "b": 0.5}, "a"),
+        ("multiclass", {"a": -1e308, "b": 0.5}, "a"),
+    ],
+)
+def test_predictions_beyond_all_bounds_are_counted_many_at_once_as_one_by_one(
+    task: str, value: Any, outcome: Any
+) -> None:
+    """The fuzz found it in a forged example: numpy warned of an overflow where a float of Python becomes infinite."""
+    fine: Any = {"binary": 0.25, "regression": 0.5, "multiclass": {"a": 0.75, "b": 0.25}}[task]
+    values = [fine] * 40 + [value] * 2
+    points = [point_of(one, outcome) for one in values]
+    alone, together = Tally(task, 0.5), Tally(task, 0.5)
+    for one in values:
+        alone.add(one, outcome)
+    Points(task, 0.5, points, [outcome] * len(points)).to(together)
+    assert together.report() == pytest.approx(alone.report())
+    assert "rmse" not in together.report()
+    assert task == "regression" or "brier" not in together.report()
