@@ -43,6 +43,7 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
         for table in group.tables:
             app.tables.add(table)
     loop = Loop(app, pipeline)
+    loop.tell_model()  # or the offset of its last control record would be shown as 0 until its first lesson, and change
     app.engine.on_open = loop.opened
     app.engine.on_ends = loop.look_after
     loop.reporter = Reporter(loop)

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from app.control import write
+from learning.records import Control
 from streaming.brokers import free_port
 from tests.chaos.run import Run
 from tests.house.queries import ALERTS, DEPLOY, RULES, queries
@@ -103,6 +105,10 @@ def test_a_real_prometheus_finds_what_rules_and_dashboard_ask_for(kafka: str, tm
             asked.until('up{job="headwater"} == 1')
             asked.until("headwater_input")
             asked.until("sum(job:headwater_consumer_lag:sum) == 0")
+            marked = "changes(headwater_control_offset[5m]) > 0"
+            assert asked.found(marked) == [], "a start is taken for a control record"
+            asyncio.run(write(run.pipeline, run.config, Control("freeze", 0, "ann")))
+            asked.until(marked)
             rules = [rule for group in asked.asked("rules")["groups"] for rule in group["rules"]]
             assert len(rules) == len(RULES)
             assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"} == {}
