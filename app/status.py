@@ -18,10 +18,10 @@ from app.metrics import parse
 from app.settings import Settings
 from learning.verdict import judge
 from pipelines.definition import Pipeline
-from streaming import clients, recovery, topics
+from streaming import recovery, topics
 from streaming.config import EngineConfig
 from streaming.errors import StartupError
-from streaming.reading import read_up_to
+from streaming.reading import read_between
 
 COUNTED = 1_000  # offsets that are looked at, so that markers are not taken for records; of more, a few matter little
 
@@ -78,16 +78,9 @@ async def records_between(
     Fewer than offsets where a producer writes in transactions: each leaves a marker, which nobody ever reads.
     """
     found = dict.fromkeys(spans, 0)
-    if not found:
-        return found
-    async with clients.consumer(config, auto_offset_reset="none") as consumer:
-        consumer.assign(list(spans))
-        for tp, (start, _) in spans.items():
-            consumer.seek(tp, start)
-        ends = {tp: end for tp, (_, end) in spans.items()}
-        async for batches in read_up_to(consumer, ends, patience=config.request_timeout):
-            for tp, records in batches.items():
-                found[tp] += sum(record.offset < ends[tp] for record in records)
+    async for batches in read_between(config, spans):
+        for tp, records in batches.items():
+            found[tp] += len(records)
     return found
 
 

@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ from streaming import clients, recovery
 from streaming.brokers import LocalKafka
 from streaming.checkpoint import send_all
 from streaming.config import EngineConfig
-from streaming.reading import read_up_to
+from streaming.reading import read_between
 from streaming.state import StatePartition
 from streaming.unit import Output
 from tables import pending, profiles
@@ -146,8 +146,11 @@ def read(config: EngineConfig, kind: Kind, keys: int) -> list[Read]:
     tps = [TopicPartition(kind.topic, number) for number in range(PARTITIONS)]
     found = []
 
+    ends = asyncio.run(recovery.end_offsets(config, tps))
+
     async def fetched() -> int:
-        return sum([len(records) async for records in _records(config, tps)])
+        spans = {tp: (0, ends[tp]) for tp in tps}
+        return sum([len(records) async for batches in read_between(config, spans) for records in batches.values()])
 
     async def restored() -> int:
         into: Any = {tp: StatePartition(kind.topic, load=kind.load, dump=bytes) for tp in tps}
@@ -167,21 +170,6 @@ def read(config: EngineConfig, kind: Kind, keys: int) -> list[Read]:
             raise RuntimeError(message)
         found.append(Read(way, keys / cpu, keys / clock))
     return found
-
-
-async def _records(config: EngineConfig, tps: Sequence[TopicPartition]) -> AsyncIterator[list[Any]]:
-    consumer = clients.consumer(config, auto_offset_reset="none")
-    await consumer.start()
-    try:
-        consumer.assign(tps)
-        for tp in tps:
-            consumer.seek(tp, 0)
-        ends = await consumer.end_offsets(tps)
-        async for batches in read_up_to(consumer, ends, patience=config.request_timeout):
-            for records in batches.values():
-                yield records
-    finally:
-        await consumer.stop()
 
 
 class Start(NamedTuple):

@@ -3,16 +3,17 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from streaming import clients
+from streaming import clients, recovery
 from streaming.config import EngineConfig
 from streaming.errors import EngineError
-from streaming.reading import POLL_MS, read_up_to, removed, stalled
+from streaming.reading import POLL_MS, read_between, removed, stalled
 
 
 class Lesson(msgspec.Struct, frozen=True):
@@ -109,21 +110,15 @@ async def read_again(
     if start >= stop:
         return
     tp = TopicPartition(topic, 0)
-    consumer = clients.consumer(config, auto_offset_reset="none")
-    await consumer.start()
-    try:
-        consumer.assign([tp])
-        begin = (await consumer.beginning_offsets([tp]))[tp]
-        if begin > start:
-            message = (
-                f"the training log {topic} begins at offset {begin}, expected {start}: a rollback needs what came from"
-                f" there on to make the model of then again, and it has been removed, and no snapshot reaches it; set"
-                " the topic's retention.ms=-1, and give the pipeline another name to start anew"
-            )
-            raise EngineError(message)
-        consumer.seek(tp, start)
-        batches = read_up_to(consumer, {tp: stop}, patience=config.request_timeout, most=config.chunk)
+    begin = (await recovery.begin_offsets(config, [tp]))[tp]
+    if begin > start:
+        message = (
+            f"the training log {topic} begins at offset {begin}, expected {start}: a rollback needs what came from"
+            f" there on to make the model of then again, and it has been removed, and no snapshot reaches it; set"
+            " the topic's retention.ms=-1, and give the pipeline another name to start anew"
+        )
+        raise EngineError(message)
+    batches = read_between(config, {tp: (start, stop)}, most=config.chunk)
+    async with aclosing(batches):
         async for batch in batches:
-            yield [record for record in batch.get(tp, []) if record.offset < stop]
-    finally:
-        await consumer.stop()
+            yield batch.get(tp, [])

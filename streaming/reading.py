@@ -7,6 +7,8 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
+from streaming import clients
+from streaming.config import EngineConfig
 from streaming.errors import EngineError
 
 Batches = Mapping[TopicPartition, list["ConsumerRecord[Any, Any]"]]
@@ -50,6 +52,28 @@ async def read_up_to(
         yield batches
         if batches:
             moved = time.monotonic()  # what was done with them does not count
+
+
+async def read_between(
+    config: EngineConfig, spans: Mapping[TopicPartition, tuple[int, int]], *, most: int | None = None
+) -> AsyncGenerator[Batches, None]:
+    """Batches of what partitions hold from one offset to before another, which must have been written by now.
+
+    With a consumer of its own. Raises EngineError as `read_up_to` does; `most` is of a batch.
+    """
+    if not spans:
+        return
+    consumer = clients.consumer(config, auto_offset_reset="none")
+    await consumer.start()
+    try:
+        consumer.assign(list(spans))
+        for tp, (start, _) in spans.items():
+            consumer.seek(tp, start)
+        ends = {tp: end for tp, (_, end) in spans.items()}
+        async for batches in read_up_to(consumer, ends, patience=config.request_timeout, most=most):
+            yield {tp: [record for record in batch if record.offset < ends[tp]] for tp, batch in batches.items()}
+    finally:
+        await consumer.stop()
 
 
 def stalled(tp: TopicPartition, at: int, end: int, patience: float) -> EngineError:

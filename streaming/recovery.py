@@ -135,8 +135,8 @@ async def committed_offsets(config: EngineConfig, tps: Iterable[TopicPartition])
     wanted = list(tps)
     async with admin_client(config) as admin:
         stored = await _patiently(config, admin, wanted)
-    begins = await _edges(config, wanted, at_end=False)
-    ends = await _edges(config, wanted, at_end=True)
+    begins = await begin_offsets(config, wanted)
+    ends = await end_offsets(config, wanted)
     for tp, offset in stored.items():
         if offset > ends[tp]:
             raise _beyond_its_end(config, tp, offset, ends[tp])
@@ -214,6 +214,11 @@ def _beyond_its_end(config: EngineConfig, tp: TopicPartition, offset: int, end: 
 async def end_offsets(config: EngineConfig, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
     """Where read_committed readers of these partitions end as of now."""
     return await _edges(config, list(tps), at_end=True)
+
+
+async def begin_offsets(config: EngineConfig, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """Where these partitions begin, after what was removed."""
+    return await _edges(config, list(tps), at_end=False)
 
 
 async def _edges(config: EngineConfig, tps: list[TopicPartition], *, at_end: bool) -> dict[TopicPartition, int]:

@@ -27,7 +27,7 @@ class System(NamedTuple):
         share: share of the events that it gets, since the slow would take minutes otherwise.
         guarantee: what it is told to promise, in its own words.
         compiled: HEADWATER_COMPILED.
-        role: HEADWATER_ROLE of the worker that is measured; where it only serves, another one beside it watches.
+        role: HEADWATER_ROLE of the worker that is measured; where it only serves, nobody watches here.
     """
 
     name: str
@@ -45,6 +45,16 @@ class System(NamedTuple):
         return self.module == "headwater"
 
     @property
+    def is_floor(self) -> bool:
+        """Whether it only reads and writes what Headwater does."""
+        return self.module == "floor"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it works on Headwater's topics, with what is installed for it."""
+        return self.is_headwater or self.is_floor
+
+    @property
     def needs_kafka(self) -> bool:
         """Whether it reads from Kafka."""
         return self.module != "file"
@@ -56,6 +66,7 @@ SYSTEMS = (
     System("headwater-apart", "Headwater, watched apart", EXACTLY, "headwater", 1.0, "exactly_once", role="serve"),
     System("headwater-alo", "Headwater, at least once", "all at least once", "headwater", 1.0, "at_least_once"),
     System("headwater-python", "Headwater, not compiled", EXACTLY, "headwater", 0.5, "exactly_once", "off"),
+    System("floor", "Headwater's records alone", "exactly once, and nothing computed", "floor", 1.0),
     System("faust", "Faust with tables", "state at least once, no model", "stock_faust", 0.06),
     System("quix", "Quix Streams, at least once", "state at least once, no model", "quix", 0.3, "at-least-once"),
     System(
@@ -102,7 +113,7 @@ class Run(msgspec.Struct, frozen=True):
 
 def run(system: System, told: Order) -> Run:
     """One run in a process of its own. Raises RuntimeError with what it said where it failed or did not do all."""
-    python = OURS if system.is_headwater else THEIRS
+    python = OURS if system.is_ours else THEIRS
     arguments = [f"--{name}={value}" for name, value in told._asdict().items()]
     command = [python, "-m", f"bench.peers.{system.module}", *arguments]
     environment = {**os.environ, "HEADWATER_COMPILED": system.compiled, "HEADWATER_ROLE": system.role}

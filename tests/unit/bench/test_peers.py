@@ -7,17 +7,20 @@ from random import Random
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 
 from bench.peers.check import compare, expected
+from bench.peers.floor import Cut, Topics, bytes_of
 from bench.peers.page import Measured, plot, table
 from bench.peers.systems import SYSTEMS, Run, System
-from bench.peers.work import Bare, Work, decode_waiting, encode_waiting, values_of
+from bench.peers.work import Bare, Meter, Work, decode_waiting, encode_waiting, values_of
 from bench.peers.workloads import WORKLOADS
 from learning.backtest import backtest
-from learning.records import Prediction, encode
+from learning.records import Example, Prediction, decode_log, encode
 from pipelines.definition import Pipeline
 from pipelines.flights import CARRIERS, Arrival, Departure
+from streaming.light import Record
 
 EVENTS = {"cards": 2500, "flights": 600, "cards_tree": 2500, "cards_forest": 1500}
 
@@ -160,3 +163,44 @@ def test_plot_is_an_image_that_says_each_rate() -> None:
     """A label with a special character must not break it."""
     text = [element.text for element in ElementTree.fromstring(plot({"cards": of_two_rounds()})).iter()]
     assert [said for said in text if said and said.strip()] == ["cards", "Headwater", "80/s", "<other>", "30/s"]
+
+
+def test_floor_writes_what_a_worker_writes() -> None:
+    """Else it would be the floor of something else."""
+    cards = WORKLOADS["cards"].pipeline
+    [purchase] = WORKLOADS["cards"].items(1)
+    written = bytes_of(cards, cards.events.encode(purchase))
+    [said] = by_backtest_alone(cards, purchase)
+    prediction = msgspec.json.decode(written.prediction, type=Prediction)
+    assert prediction == msgspec.structs.replace(said, id="first")
+    example = decode_log(written.example)
+    assert isinstance(example, Example)
+    assert (example.features, example.prediction) == (said.features, said.prediction)
+    assert len(written.waiting) > len(written.remembered) > 0
+    assert cards.feature_set.dump(cards.feature_set.load(said.key, written.profile)) == written.profile
+
+
+def by_backtest_alone(pipeline: Pipeline, item: Any) -> list[Prediction]:
+    """What Headwater says of one event."""
+    said: list[Prediction] = []
+    backtest(pipeline, [item], on_prediction=said.append)
+    return said
+
+
+def test_floor_writes_of_a_key_the_last_profile_alone() -> None:
+    """As a checkpoint does: what changed twice within it is written once."""
+    cards = WORKLOADS["cards"].pipeline
+    [purchase] = WORKLOADS["cards"].items(1)
+    topics, meter = Topics.of(cards, "app"), Meter(1)
+    cut = Cut(topics, bytes_of(cards, cards.events.encode(purchase)))
+    cut.take(topics.events, [Record(topics.events.topic, 0, at, 0, 0, b"card", b"", ()) for at in range(3)], meter)
+    cut.take(topics.labels, [Record(topics.labels.topic, 0, 0, 0, 0, b"card", b"", ())], meter)
+    outputs = cut.outputs()
+    assert {tp: len(records) for tp, records in outputs.items()} == {
+        topics.predictions: 3,
+        topics.log: 1,
+        topics.profiles: 1,
+        topics.pending: 3,
+    }
+    assert cut.offsets == {topics.events: 3, topics.labels: 1}
+    assert meter.events == 3

@@ -95,7 +95,7 @@ def test_the_picture_has_a_line_of_all_samples_for_each_panel() -> None:
 def test_ids_that_wait_are_of_rate_and_horizon() -> None:
     horizon = 7 * soak.DAY
     labelled, others = 0.9 * soak.RATE, 0.1 * soak.RATE
-    assert soak.ids_expected() == pytest.approx(labelled * (horizon + 1.0) + others * 2 * horizon)
+    assert soak.ids_expected() == pytest.approx(labelled * (horizon + 1.0) + others * 2 * horizon + 5.0 * soak.RATE)
 
 
 def test_bytes_of_a_log_are_without_indexes_and_what_is_deleted(tmp_path: Path) -> None:
