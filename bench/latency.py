@@ -5,7 +5,7 @@
 
 A worker, a local Kafka, a producer and a reader of committed records, each a process of its own. Labels flow at the
 rate of the events, a second behind them, and are learned. Nothing waits for anything (`bench.load`), so there is no
-coordinated omission.
+coordinated omission. A worker that only serves is watched by nobody here: on these cores that would be in its way.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from bench import page
 from bench.echo import Echo, echoing
 from bench.load import Plan, Seen, Sender, Sent, watching
 from bench.payments import payments
-from bench.worker import Worker, working
+from bench.worker import Worker
 from streaming.brokers import LocalKafka
 from streaming.config import EngineConfig, Guarantee, Predictions, Role
 
@@ -126,7 +126,7 @@ def started(mode: Mode, bootstrap: str, ended: ExitStack) -> Worker | Echo:
         "predictions": mode.predictions,
         "checkpoint_interval": mode.interval,
     }
-    *_, worker = ended.enter_context(working(bootstrap, "bench.payments:payments", role=mode.role, **settings))
+    worker = ended.enter_context(Worker(bootstrap, "bench.payments:payments", role=mode.role, **settings))
     worker.ready()
     return worker
 
