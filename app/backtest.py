@@ -53,8 +53,7 @@ def _counted(pipeline: Pipeline, progress: Progress) -> Iterator[Any]:
     task = progress.add_task(f"reading {pipeline.name}")
     for number, item in enumerate(pipeline.source(), 1):  # type: ignore[misc]  # whoever calls has checked
         if number % 2_000 == 0:
-            stream = pipeline.events if isinstance(item, pipeline.events.struct) else pipeline.labels
-            day = datetime.fromtimestamp(stream.time_of(item) / 1000, UTC).date()
+            day = datetime.fromtimestamp(pipeline.stream_of(item).time_of(item) / 1000, UTC).date()
             progress.update(task, description=f"{pipeline.name}: {number:,} events and labels, at {day}")
         yield item
     progress.remove_task(task)

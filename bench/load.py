@@ -155,7 +155,7 @@ def event_of(plan: Plan, number: int) -> Payment:
 
 
 async def _put(producer: AIOKafkaProducer, item: Any) -> "asyncio.Future[Any]":
-    stream = payments.events if isinstance(item, payments.events.struct) else payments.labels
+    stream = payments.stream_of(item)
     key = stream.key_of(item).encode()
     sent: asyncio.Future[Any] = await producer.send(
         stream.topic, stream.encode(item), key, timestamp_ms=stream.time_of(item)

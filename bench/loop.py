@@ -40,7 +40,7 @@ async def fill(config: EngineConfig, items: list[Any], pipeline: Pipeline = flig
     producer = clients.producer(config)
     await producer.start()
     for item in items:
-        stream = pipeline.events if isinstance(item, pipeline.events.struct) else pipeline.labels
+        stream = pipeline.stream_of(item)
         value, key = stream.encode(item), stream.key_of(item).encode()
         await producer.send(stream.topic, value, key, timestamp_ms=stream.time_of(item))
     await producer.stop()

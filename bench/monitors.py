@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ from app.settings import load_settings
 from bench import page
 from bench.loop import EVERY, fill
 from bench.payments import over_days, payments, verdict
-from bench.worker import Worker, behind, working
+from bench.worker import Worker, behind
 from learning.summary import Collector
 from pipelines.definition import Pipeline
 from pipelines.flights import flights, history
@@ -46,19 +47,19 @@ APP = "bench-monitors"
 
 
 class Way(NamedTuple):
-    """How the loop is watched: the module that runs the worker, its role, and whether nothing else runs beside it."""
+    """How the loop is watched: the module that runs the worker, its role, and whether another watches beside it."""
 
     module: str
     role: Role
-    alone: bool = False
+    beside: bool = False
 
 
 UNWATCHED = "unwatched"
 WAYS: Mapping[str, Way] = {
     UNWATCHED: Way("bench.monitors", "all"),
     "watched by itself": Way("app.cli", "all"),
-    "watched apart, on the same cores": Way("app.cli", "serve"),
-    "watched apart, on cores of its own": Way("app.cli", "serve", alone=True),
+    "watched apart, on the same cores": Way("app.cli", "serve", beside=True),
+    "watched apart, on cores of its own": Way("app.cli", "serve"),
 }
 
 
@@ -82,7 +83,7 @@ class Cost(NamedTuple):
     Attributes:
         clock: until the worker that predicts had done all.
         cpu: of the worker that predicts.
-        others: CPU of the one that watches it.
+        others: CPU of the one that watches it, until it had done all.
     """
 
     clock: float
@@ -122,11 +123,11 @@ def cost(stream: Stream, way: Way) -> Cost:
         asyncio.run(fill(EngineConfig(bootstrap=broker.bootstrap, app_id=APP), stream.items, stream.pipeline))
         of = (broker.bootstrap, stream.name, way.module)
         settings = {"app_id": APP, "snapshot_examples": 0}
-        if way.alone:
-            with Worker(*of, role=way.role, **settings) as serving:
-                return _timed(stream.events, serving)
-        with working(*of, role=way.role, **settings) as workers:
-            return _timed(stream.events, *workers)
+        with ExitStack() as ended:
+            beside = [ended.enter_context(Worker(*of, role="watch", **settings))] if way.beside else []
+            for watching in beside:  # ready, or it would start while the other is timed
+                watching.ready()
+            return _timed(stream.events, *beside, ended.enter_context(Worker(*of, role=way.role, **settings)))
 
 
 def _timed(total: int, *workers: Worker) -> Cost:

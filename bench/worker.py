@@ -7,15 +7,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from app.children import free_port
 from app.metrics import parse
-from streaming.config import Role
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 300.0  # seconds for whatever is waited for
@@ -120,19 +118,3 @@ class Worker:
             except subprocess.TimeoutExpired:
                 self.kill()
         self._log.close()
-
-
-@contextmanager
-def working(
-    bootstrap: str, pipeline: str, module: str = "app.cli", /, *, role: Role = "all", **settings: object
-) -> Iterator[Sequence[Worker]]:
-    """A worker, the last of these. One that only serves has another before it, which watches and is ready.
-
-    So that it does not start while the other is timed.
-    """
-    with ExitStack() as ended:
-        watching: list[Worker] = []
-        if role == "serve":
-            watching.append(ended.enter_context(Worker(bootstrap, pipeline, module, role="watch", **settings)))
-            watching[0].ready()
-        yield [*watching, ended.enter_context(Worker(bootstrap, pipeline, module, role=role, **settings))]

@@ -234,6 +234,10 @@ class Pipeline:
             raise AttributeError(message)
         super().__setattr__(attribute, value)
 
+    def stream_of(self, item: Any) -> Stream:
+        """That of the events or that of the labels, whichever an event or a label of this pipeline is in."""
+        return self.events if isinstance(item, self.events.struct) else self.labels
+
     def __repr__(self) -> str:
         return f"Pipeline({self.name!r})"
 

@@ -67,11 +67,13 @@ def over_kafka(workload: str, system: System, items: Sequence[Any], folder: Path
         own = folder / "own"
         own.mkdir()
         told = order_for(workload, system, items, own, broker.bootstrap)
-        first = WORKLOADS[workload].first(items, told.warm) if system.is_headwater else items
+        first = items
+        if system.is_headwater:
+            first = WORKLOADS[workload].first(items, told.warm)
+            rest = topics.streams_of(pipeline, items[len(first) :])
+            (own / topics.REST).write_bytes(msgspec.msgpack.encode(rest))
         fill = topics.for_headwater if system.is_ours else topics.for_peer
         asyncio.run(fill(config, pipeline, first))
-        rest = topics.streams_of(pipeline, items[len(first) :])
-        (own / topics.REST).write_bytes(msgspec.msgpack.encode(rest))
         found = run(system, told)
         target = pipeline.predictions_topic if system.is_ours else topics.TARGET
         return found, asyncio.run(topics.said(config, target))

@@ -25,7 +25,7 @@ def streams_of(pipeline: Pipeline, items: Iterable[Any]) -> Streams:
     """Events and labels in their two topics, as a producer of one's own would write them."""
     found: Streams = {pipeline.events.topic: [], pipeline.labels.topic: []}
     for item in items:
-        stream = pipeline.events if isinstance(item, pipeline.events.struct) else pipeline.labels
+        stream = pipeline.stream_of(item)
         found[stream.topic].append((stream.key_of(item).encode(), stream.encode(item), stream.time_of(item)))
     return found
 
@@ -47,14 +47,10 @@ async def for_peer(config: EngineConfig, pipeline: Pipeline, items: Sequence[Any
     """Events and labels merged in one topic, and an empty one for predictions."""
     async with admin_client(config) as admin:
         await admin.create_topics([NewTopic(name, 1, 1, topic_configs=UNCLEANED) for name in (SOURCE, TARGET)])
-    times = (_time_of(pipeline, item) for item in items)
+    times = (pipeline.stream_of(item).time_of(item) for item in items)
     records = ((*pair, at) for pair, at in zip(values_of(pipeline, items), times, strict=True))
     async with _producer(config) as producer:
         await _fill(producer, SOURCE, records)
-
-
-def _time_of(pipeline: Pipeline, item: Any) -> int:
-    return (pipeline.events if isinstance(item, pipeline.events.struct) else pipeline.labels).time_of(item)
 
 
 def _producer(config: EngineConfig, **more: Any) -> AIOKafkaProducer:

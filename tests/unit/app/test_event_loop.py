@@ -13,8 +13,10 @@ uvloop = pytest.importorskip("uvloop")
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
+def _asyncio_s_own_first_and_as_before_at_the_end() -> Iterator[None]:
+    """Whatever tests before these have left in this process."""
     before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(None)
     yield
     asyncio.set_event_loop_policy(before)
 
