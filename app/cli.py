@@ -381,7 +381,7 @@ def up(port: int | None) -> None:
 @main.command()
 @pipeline_option
 @click.option("--speed", default="20000", show_default=True, help="Times real time, or max.")
-@click.option("--seconds", type=click.FloatRange(1), help="End by itself after so long.")
+@click.option("--seconds", type=click.FloatRange(1), help="End by itself, so long after the first event.")
 def demo(pipeline: str | None, speed: str, seconds: float | None) -> None:
     """Watch a model learn: Kafka, worker and producer at once.
 

@@ -4,6 +4,7 @@ Whatever ends it (Ctrl-C, SIGTERM, --seconds), everything it started ends with i
 """
 
 import asyncio
+import math
 import shutil
 import subprocess
 import tempfile
@@ -75,6 +76,11 @@ class Board:
         if then and now > then:
             self.rate = max(events - before, 0.0) / (now - then)
         self._last, self.samples = (events, now), samples
+
+    @property
+    def begun(self) -> bool:
+        """Whether the worker has seen an event."""
+        return self.samples.get("events_total", 0.0) > 0
 
     def quality(self, name: str) -> str:
         """One prequential number, or a dash while there is none."""
@@ -213,6 +219,11 @@ class Parts(msgspec.Struct):
     producer: "subprocess.Popen[bytes]"
     folder: Path
 
+    @property
+    def produced(self) -> bool:
+        """Whether all of the data set is sent."""
+        return self.producer.poll() == 0
+
     def trouble(self) -> str | None:
         """What is wrong with them, for people; None while all is well."""
         if not self.broker.running:
@@ -238,14 +249,19 @@ async def watch(
     seconds: float | None,
     token: SecretStr,
 ) -> None:
-    """Show the board until the time is over. Raises ClickException when a process of the demo failed."""
+    """Show the board, for so many seconds from the first event on. Raises ClickException when a process of the demo failed.
+
+    What starting takes says nothing of what is to be seen, so it does not count; a data set without events counts as seen.
+    """
     tasks = [asyncio.create_task(feed(board, pipeline, config)), asyncio.create_task(measure(board, token))]
-    until = None if seconds is None else time.monotonic() + seconds
+    until = math.inf
     terminal = console.is_terminal
     try:
         with Live(board, console=console, refresh_per_second=4, screen=True) if terminal else nullcontext():
-            while until is None or time.monotonic() < until:
+            while time.monotonic() < until:
                 await asyncio.sleep(0.25)
+                if seconds is not None and until == math.inf and (board.begun or parts.produced):
+                    until = time.monotonic() + seconds
                 if trouble := parts.trouble():
                     raise click.ClickException(trouble)
                 for task in tasks:

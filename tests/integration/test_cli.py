@@ -453,12 +453,13 @@ def test_backtest_needs_no_kafka() -> None:
 @pytest.mark.usefixtures("kafka")
 def test_demo_shows_a_learning_model_and_leaves_nothing(tmp_path: Path) -> None:
     settings = {"TMPDIR": str(tmp_path), "HEADWATER_PIPELINE": PIPELINE}
-    demo = Command("demo", "--seconds", "12", "--speed", "5000", settings=settings)
-    answer = demo.answer(100).succeeded()
+    demo = Command("demo", "--seconds", "15", "--speed", "5000", settings=settings)  # sends them all in 12
+    answer = demo.answer(150).succeeded()
     assert answer.err == ""
     assert "Headwater run" in answer.out
     (row,) = [line for line in answer.out.splitlines() if "ROC AUC" in line]
-    assert float(row.split("│")[2]) > 0.5, answer.out
+    # 0.906 where each outcome is learned at once; here the first ones come when two hours of flights are predicted.
+    assert float(row.split("│")[2]) > 0.7, answer.out
     assert processes(str(tmp_path), f"--end-with {demo.process.pid}") == []
     assert list(tmp_path.iterdir()) == []
 
