@@ -249,9 +249,9 @@ async def watch(
     seconds: float | None,
     token: SecretStr,
 ) -> None:
-    """Show the board, for so many seconds from the first event on. Raises ClickException when a process of the demo failed.
+    """Show the board, for so many seconds from the first event on (or from the end of a data set without any).
 
-    What starting takes says nothing of what is to be seen, so it does not count; a data set without events counts as seen.
+    What starting takes shows nothing, so it does not count. Raises ClickException when a process of the demo failed.
     """
     tasks = [asyncio.create_task(feed(board, pipeline, config)), asyncio.create_task(measure(board, token))]
     until = math.inf
