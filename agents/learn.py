@@ -23,6 +23,7 @@ from streaming.follower import Lesson, read_again
 log = logging.getLogger(__name__)
 
 REMEMBERED = 1_000  # model errors that wait for the owner of the log
+KEPT = 4_096  # records read that wait for it; as a rule there are those of one commit
 
 
 def register(loop: Loop) -> None:
@@ -61,6 +62,8 @@ async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
     started_ns = 0 if tracer is None else time.time_ns()
     try:
         entry = decode_log(record.value or b"")
+        if loop.heard is not None:
+            _keep(loop.heard, record.offset, entry)
         turn = learner.turn_at(record.offset, entry)
         if turn is None:
             learner.apply(record.offset, entry)
@@ -94,6 +97,13 @@ async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
             tracer.learned(record.offset, entry, started_ns, learning=learned and learner.learning)
         if loop.on_example is not None:
             loop.on_example(entry)
+
+
+def _keep(read: dict[int, LogRecord], offset: int, entry: LogRecord) -> None:
+    """Have the watch, which comes after, not decode it once more; it does decode what is not there."""
+    if len(read) >= KEPT:  # the watch is far behind, as after a start
+        read.clear()
+    read[offset] = entry
 
 
 def _warn_of_missing(loop: Loop, offset: int, example: Example) -> None:

@@ -16,13 +16,13 @@ from learning import intake
 from learning.intake import Invalid
 from learning.label import NEVER, Kind, PendingLabels, Resolution
 from learning.learn import Learner
-from learning.records import Example, Prediction, encode
+from learning.records import Example, LogRecord, Prediction, encode
 from learning.summary import Collector
 from pipelines.definition import Pipeline, Stream
 from streaming.app import StreamApp
 from streaming.errors import TooManyDeadLetters
 from streaming.unit import Chunk, Headers, Unit
-from tables import pending
+from tables import monitors, pending
 
 if TYPE_CHECKING:
     from agents.report import Reporter
@@ -62,6 +62,8 @@ class Loop:
         on_example: called with each example of the training log.
         missing_negatives: whether it has been said that the training log lacks some which this pipeline would learn.
         count_event: adds one to `events_total`; likewise `count_prediction` and `count_example`.
+        heard: records of the training log that the learner has read, by offset, where this worker watches the log as
+            well; None where it does not.
         model_errors: tracebacks of examples the model raised on, by offset, for the owner of the log to report.
     """
 
@@ -73,6 +75,7 @@ class Loop:
         self.pipeline = pipeline
         self.learner = Learner(pipeline)
         self.model_errors: dict[int, str] = {}
+        self.heard: dict[int, LogRecord] | None = None
         self.snapshots: Snapshots | None = None
         self.reporter: Reporter | None = None
         self.tracer: Tracer | None = None
@@ -115,7 +118,9 @@ class Loop:
         return join
 
     def opened(self, unit: Unit) -> None:
-        """Have what goes through a unit of events summed up at each of its cuts."""
+        """Have what goes through a unit of events summed up at each of its cuts, and the log read once for all."""
+        if monitors.NAME in unit.state:
+            self.heard = {}
         if pending.NAME in unit.state:
             unit.before_cut = self.sum_up
             if self.tracer is not None:
@@ -190,8 +195,7 @@ class Loop:
             started = now = time.perf_counter()
             while done < len(records) and now - started <= TURN / 2:
                 part, begun = records[done : done + self._at_once], now
-                for record, invalid in zip(part, step(self, unit, part), strict=True):
-                    self._settle(unit, chunk.tp, record, invalid)
+                self._settle_all(unit, chunk.tp, part, step(self, unit, part))
                 done += len(part)
                 now = time.perf_counter()
                 self._adapt(len(part), now - begun)
@@ -222,6 +226,18 @@ class Loop:
         elif tp.topic != self.pipeline.summaries_topic:  # which say nothing about the user's records
             self._judged.append(False)
         unit.mark(tp, record.offset)
+
+    def _settle_all(
+        self, unit: Unit, tp: TopicPartition, records: Records, refused: "Sequence[Invalid | None]"
+    ) -> None:
+        """As `_settle` one by one; at once where none is refused, as of nearly all none is."""
+        if any(refused):
+            for record, invalid in zip(records, refused, strict=True):
+                self._settle(unit, tp, record, invalid)
+            return
+        if tp.topic != self.pipeline.summaries_topic:
+            self._judged.extend([False] * len(records))
+        unit.mark(tp, records[-1].offset)
 
     def _adapt(self, done: int, seconds: float) -> None:
         """Choose how many records the next step of many gets: half a turn's, but twice as many as the last at most."""

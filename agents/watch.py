@@ -49,27 +49,32 @@ def step(loop: Loop, unit: Unit, records: Records) -> list[Invalid | None]:
     done_to = monitors.losses(unit, loop.pipeline).offset  # where the guarantee is at_least_once, some come again
     alarmed = _observe_losses(loop, unit, read, costs)
     drifted = _observe_quality(loop, unit, read, costs)
+    reacts = loop.pipeline.react is not None
     for record, entry in read:
-        for alarm in alarmed.get(record.offset, ()):
-            alarms.raised(loop, unit, alarm)
-        new = record.offset > done_to
-        if isinstance(entry, Control) and new:
+        offset = record.offset
+        if offset in alarmed:
+            for alarm in alarmed[offset]:
+                alarms.raised(loop, unit, alarm)
+        if isinstance(entry, Control) and offset > done_to:
             alarms.told(loop, unit, record, entry)
-        for event in drifted.get(record.offset, ()):
-            loop.metrics.count("drift_total", signal=event.signal)
-            unit.emit(loop.pipeline.drift_topic, 0, event.signal.encode(), encode(event))
-        if isinstance(entry, Example) and loop.pipeline.react is not None and new and loop.learner.learns(entry):
-            alarms.seen(loop, unit, record.offset)
+        if offset in drifted:
+            for event in drifted[offset]:
+                loop.metrics.count("drift_total", signal=event.signal)
+                unit.emit(loop.pipeline.drift_topic, 0, event.signal.encode(), encode(event))
+        if reacts and offset > done_to and isinstance(entry, Example) and loop.learner.learns(entry):
+            alarms.seen(loop, unit, offset)
     return [invalid for _, invalid in entries]
 
 
 def _entry(loop: Loop, record: "ConsumerRecord[Any, Any]") -> tuple[LogRecord | None, Invalid | None]:
     """What stands in a record, None where it cannot be read; and why it is refused."""
-    error = loop.model_errors.pop(record.offset, None)
-    try:
-        entry = decode_log(record.value or b"")
-    except msgspec.DecodeError as exc:
-        return None, Invalid(reason="malformed", message=f"no record of a training log: {exc}")
+    error = loop.model_errors.pop(record.offset, None) if loop.model_errors else None
+    entry = loop.heard.pop(record.offset, None) if loop.heard else None
+    if entry is None:
+        try:
+            entry = decode_log(record.value or b"")
+        except msgspec.DecodeError as exc:
+            return None, Invalid(reason="malformed", message=f"no record of a training log: {exc}")
     return entry, None if error is None else Invalid(reason="model_error", message=error)
 
 
@@ -111,8 +116,7 @@ def _frozen(loop: Loop, examples: Sequence[tuple[int, Example, float | None]]) -
     said: list[Value | None] = [None] * len(examples)
     learns = loop.learner.learns  # a negative that is left out has no vector, or would be one too many of its kind
     places = [place for place, (_, example, cost) in enumerate(examples) if cost is not None and learns(example)]
-    for _, group in itertools.groupby(places, lambda place: id(loop.learner.frozen_at(examples[place][0]))):
-        at = list(group)
+    for at in _by_copy(loop, places, [offset for offset, *_ in examples]):
         frozen = loop.learner.frozen_at(examples[at[0]][0])
         if frozen is None:
             continue
@@ -123,3 +127,10 @@ def _frozen(loop: Loop, examples: Sequence[tuple[int, Example, float | None]]) -
             else:
                 said[place] = value
     return said
+
+
+def _by_copy(loop: Loop, places: list[int], offsets: Sequence[int]) -> Iterable[list[int]]:
+    """Runs of places with one frozen copy; one run as a rule, since hardly anything but a rollback changes it."""
+    if not places or offsets[places[0]] >= loop.learner.frozen_version:
+        return [places] if places else []
+    return [list(run) for _, run in itertools.groupby(places, lambda i: id(loop.learner.frozen_at(offsets[i])))]

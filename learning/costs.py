@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from learning.learn import LARGEST, is_scorable
-from learning.quality import loss_of
+from learning.quality import log_losses, loss_of
 from learning.records import Example, LogRecord
+from learning.vectors import matrix_of
 
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
@@ -17,34 +16,37 @@ _FEW = 8  # up to there, one by one is faster
 
 def costs_of(pipeline: "Pipeline", records: Sequence[LogRecord]) -> list[float | None]:
     """The `loss_of` each record; None for one that does not tell how good the model is (see `is_scorable`)."""
-    fits = _surely_scorable(pipeline, records) if len(records) > _FEW else [False] * len(records)
-    return [
-        loss_of(pipeline.task, record.prediction, record.outcome)
-        if isinstance(record, Example) and (fit or is_scorable(pipeline, record))
-        else None
-        for record, fit in zip(records, fits, strict=True)
-    ]
+    sure = _surely_scorable(pipeline, records) if len(records) > _FEW else {}
+    costs: list[float | None] = [None] * len(records)
+    told = log_losses([each.prediction for each in sure.values()], [each.outcome for each in sure.values()])  # type: ignore[misc]
+    for place, cost in zip(sure, told, strict=True):
+        costs[place] = cost
+    for place in range(len(records)) if len(sure) < len(records) else ():
+        record = records[place]
+        if place not in sure and isinstance(record, Example) and is_scorable(pipeline, record):
+            costs[place] = loss_of(pipeline.task, record.prediction, record.outcome)
+    return costs
 
 
-def _surely_scorable(pipeline: "Pipeline", records: Sequence[LogRecord]) -> list[bool]:
-    """Those of which it is clear at a glance; the others are asked about by `is_scorable`, which says why not."""
+def _surely_scorable(pipeline: "Pipeline", records: Sequence[LogRecord]) -> dict[int, Example]:
+    """Those of which it is clear at a glance, by place; the others are asked about by `is_scorable`."""
     n, schema = len(pipeline.feature_set.names), pipeline.feature_set.schema
     if pipeline.task != "binary" or not n:
-        return [False] * len(records)
-    plain = [
-        (i, record.features)
+        return {}
+    plain = {
+        i: record
         for i, record in enumerate(records)
-        if isinstance(record, Example)
+        if type(record) is Example
         and record.source != "correction"
         and record.schema == schema
         and type(record.outcome) is bool
         and type(record.prediction) is float
         and len(record.features) == n
-    ]
-    sure = np.zeros(len(records), dtype=bool)
-    if plain:
-        places, vectors = zip(*plain, strict=True)
-        matrix = np.array(vectors, dtype=float)
-        # Of what is no number neither is true.
-        sure[list(places)] = (matrix.min(axis=1) >= -LARGEST) & (matrix.max(axis=1) <= LARGEST)
-    return sure.tolist()
+    }
+    if not plain:
+        return {}
+    matrix = matrix_of([record.features for record in plain.values()], n)
+    if matrix.min() >= -LARGEST and matrix.max() <= LARGEST:  # of what is no number neither is true
+        return plain
+    inside = (matrix.min(axis=1) >= -LARGEST) & (matrix.max(axis=1) <= LARGEST)
+    return {place: record for (place, record), fits in zip(plain.items(), inside, strict=True) if fits}

@@ -17,13 +17,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 from typing import Any, TypeAlias
 
-import numpy as np
 from river import base, compose, linear_model, optim, preprocessing
 from river.utils import VectorDict
 
 from features import compiled
 from learning.linear import Linear, Loss, Numbers, PythonLinear, Recipe
 from learning.linear_compiled import CompiledLinear
+from learning.vectors import matrix_of
 
 # What the River objects are made of; one with anything else is of another version, or somebody has changed it.
 _SCALER = {"with_std", "window_size", "counts", "means", "vars"}
@@ -65,7 +65,7 @@ class _Fused(base.Estimator):
         linear = self._linear or self._ready()
         if linear is None or not self._names or {len(vector) for vector in vectors} != {len(self._names)}:
             return [self.predict_vector(vector) for vector in vectors]
-        return linear.predict_all(np.array(vectors, dtype=float))
+        return linear.predict_all(matrix_of(vectors, len(self._names)))
 
     def learn_vector(self, vector: Sequence[float], outcome: Any) -> None:
         """Take one example, with a vector as above."""

@@ -158,7 +158,7 @@ def sigmoid(score: float) -> float:
 def predict_all(
     recipe: Recipe, numbers: Numbers, deviations: Sequence[float], vectors: npt.NDArray[np.float64]
 ) -> list[float]:
-    """What a model says about each row: feature by feature for all rows, so that each row is added up in order.
+    """What a model says about each row; added up feature by feature for all rows, so that each has its order.
 
     Args:
         recipe: the model's.
@@ -168,13 +168,13 @@ def predict_all(
     """
     scores = np.zeros(len(vectors))
     with np.errstate(all="ignore"):  # as Python's floats are: infinity, and what is no number, are for who asks
-        for column, mean, deviation, weight in zip(vectors.T, numbers.means, deviations, numbers.weights, strict=True):
-            if not recipe.scaled:
-                scores += column * weight
-            elif deviation:
-                scores += (column - mean) / deviation * weight
-            else:
-                scores += 0.0 * weight
+        seen = vectors
+        if recipe.scaled:
+            scale = np.array(deviations)
+            seen = (vectors - np.array(numbers.means)) / scale
+            seen[:, scale == 0.0] = 0.0
+        for term in np.ascontiguousarray((seen * np.array(numbers.weights)).T):
+            scores += term
         scores += numbers.intercept
     # The exponential is Python's: NumPy's may be another one.
     return scores.tolist() if recipe.loss == "squared" else list(map(sigmoid, scores.tolist()))

@@ -4,8 +4,7 @@
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from typing import Any, NamedTuple
@@ -50,6 +49,14 @@ def log_loss(probability: float, outcome: bool) -> float:
     """
     right = probability if outcome else 1.0 - probability
     return -math.log(min(max(right, SMALLEST), 1.0 - SMALLEST))
+
+
+def log_losses(probabilities: Sequence[float], outcomes: Sequence[bool]) -> list[float]:
+    """The `log_loss` of each, to the last bit."""
+    right = np.array(probabilities)
+    right = np.where(np.array(outcomes, dtype=bool), right, 1.0 - right)
+    # The logarithm is Python's: NumPy's may be another one.
+    return [-log for log in map(math.log, np.clip(right, SMALLEST, 1.0 - SMALLEST).tolist())]
 
 
 def loss_of(task: str, value: Value, outcome: Outcome) -> float:
@@ -137,54 +144,29 @@ class Curve:
     """Reliability of probabilities in `RELIABILITY_BINS` bins of equal width.
 
     Attributes:
-        n: predictions in each bin.
-        predicted: sum of their probabilities.
-        observed: how many of them came true.
+        sums: three rows with a number for each bin: predictions in it, the sum of their probabilities, how many of them
+            came true.
     """
 
-    def __init__(self) -> None:
-        self.n = [0] * RELIABILITY_BINS
-        self.predicted = [0.0] * RELIABILITY_BINS
-        self.observed = [0] * RELIABILITY_BINS
+    def __init__(self, sums: npt.NDArray[np.float64] | None = None) -> None:
+        self.sums = np.zeros((3, RELIABILITY_BINS)) if sums is None else sums
 
     def add(self, probability: float, truth: bool) -> None:
         """Take one probability and whether it came true. What is none counts as the nearest that is."""
         probability = min(max(probability, 0.0), 1.0)
         bin_ = min(int(probability * RELIABILITY_BINS), RELIABILITY_BINS - 1)
-        self.n[bin_] += 1
-        self.predicted[bin_] += probability
-        self.observed[bin_] += truth
+        self.sums[:, bin_] += (1.0, probability, truth)
 
     def add_all(self, probabilities: npt.NDArray[np.float64], truths: npt.NDArray[np.bool_]) -> None:
         """Take many."""
         probabilities = np.clip(probabilities, 0.0, 1.0)
         bins = np.minimum(probabilities * RELIABILITY_BINS, RELIABILITY_BINS - 1).astype(int)
-        self.plus(
-            np.bincount(bins, minlength=RELIABILITY_BINS).tolist(),
-            np.bincount(bins, probabilities, RELIABILITY_BINS).tolist(),
-            np.bincount(bins[truths], minlength=RELIABILITY_BINS).tolist(),
-        )
-
-    def merge(self, other: "Curve") -> None:
-        """Take what another one took."""
-        self.plus(other.n, other.predicted, other.observed)
-
-    def plus(self, n: Sequence[int], predicted: Sequence[float], observed: Sequence[int]) -> None:
-        """Add to each bin; the arguments are as the attributes."""
-        self.n = [a + b for a, b in zip(self.n, n, strict=True)]
-        self.predicted = [a + b for a, b in zip(self.predicted, predicted, strict=True)]
-        self.observed = [a + b for a, b in zip(self.observed, observed, strict=True)]
-
-    def times(self, weight: float) -> "Curve":
-        """A curve in which each prediction counts as often as the weight says."""
-        made = Curve()
-        made.plus(*([value * weight for value in column] for column in (self.n, self.predicted, self.observed)))  # type: ignore[arg-type]
-        return made
+        for row, of_each in enumerate((None, probabilities, truths)):
+            self.sums[row] += np.bincount(bins, of_each, RELIABILITY_BINS)
 
     def bins(self) -> list[tuple[int, float, float]]:
         """Of each bin that is not empty: how many, their mean probability, the share that came true."""
-        rows = zip(self.n, self.predicted, self.observed, strict=True)
-        return [(n, predicted / n, observed / n) for n, predicted, observed in rows if n]
+        return [(int(n), predicted / n, observed / n) for n, predicted, observed in self.sums.T.tolist() if n]
 
     def error(self) -> float | None:
         """The expected calibration error; None without predictions.
@@ -193,8 +175,26 @@ class Curve:
         Cooper, Hauskrecht (2015), "Obtaining well calibrated probabilities using Bayesian binning". Chance alone makes
         it larger than 0: of n predictions in a bin, by about sqrt(share * (1 - share) / n).
         """
-        total = sum(self.n)
-        return sum(n * abs(predicted - observed) for n, predicted, observed in self.bins()) / total if total else None
+        bins = [row for row in self.sums.T.tolist() if row[0]]
+        total = _added(n for n, _, _ in bins)
+        return _added(n * abs(said / n - came / n) for n, said, came in bins) / total if total else None
+
+
+def _added(numbers: Iterable[float]) -> float:
+    """Their sum one by one; `sum` compensates rounding errors from Python 3.12 on."""
+    total = 0.0
+    for number in numbers:
+        total += number
+    return total
+
+
+_COUNTS = ("n", "loss", "squared", "error", "right", "hits", "misses", "alarms")
+_CURVE = slice(len(_COUNTS), len(_COUNTS) + 3 * RELIABILITY_BINS)
+
+
+def _count(number: int, about: str) -> property:
+    """One of the counts of a tally: whole numbers are exact up to 2**53."""
+    return property(lambda tally: float(tally.sums[number]), doc=about)
 
 
 class Tally:
@@ -206,29 +206,28 @@ class Tally:
         bins: how finely scores are told apart for the ROC AUC.
 
     Attributes:
-        n: predictions taken.
-        loss: sum of log losses, or of absolute errors.
-        squared: sum of Brier scores, or of squared errors.
-        error: sum of prediction less outcome, for regression.
-        right: predictions whose class was the outcome.
-        hits: those right of True.
-        misses: those wrong of True.
-        alarms: those wrong of False.
-        bins: how finely scores are told apart.
-        negative: scores whose outcome was False, by bin.
-        positive: by bin, True.
+        sums: all that is counted, one after the other: what the properties say, the curve, the scores.
         curve: reliability.
+        scores: how many scores lie in each bin, those whose outcome was False first, then those of True; (2, bins).
+        bins: how finely scores are told apart.
     """
+
+    n = _count(0, "Predictions taken.")
+    loss = _count(1, "Sum of log losses, or of absolute errors.")
+    squared = _count(2, "Sum of Brier scores, or of squared errors.")
+    error = _count(3, "Sum of prediction less outcome, for regression.")
+    right = _count(4, "Predictions whose class was the outcome.")
+    hits = _count(5, "Those right of True.")
+    misses = _count(6, "Those wrong of True.")
+    alarms = _count(7, "Those wrong of False.")
 
     def __init__(self, task: str, threshold: float, bins: int = FINE) -> None:
         self.task = task
         self.threshold = threshold
-        self.n = self.right = self.hits = self.misses = self.alarms = 0
-        self.loss = self.squared = self.error = 0.0
-        self.negative: Counter[int] = Counter()
-        self.positive: Counter[int] = Counter()
-        self.curve = Curve()
         self.bins = bins
+        self.sums = np.zeros(_CURVE.stop + 2 * bins)
+        self.curve = Curve(self.sums[_CURVE].reshape(3, RELIABILITY_BINS))
+        self.scores = self.sums[_CURVE.stop :].reshape(2, bins)
         self._scale = bins / (2.0 * EDGE)
         self._place: Callable[[float], float] = spread if task == "anomaly" else log_odds
 
@@ -238,81 +237,67 @@ class Tally:
 
     def take(self, point: Point, outcome: Outcome) -> None:
         """Take one prediction by its `point_of`."""
-        self.n += 1
         if isinstance(point, tuple):
             self._take_class(point)
         elif self.task == "regression":
             error = point - float(outcome)
-            self.loss += abs(error)
-            self.squared += error * error
-            self.error += error
+            self._plus(1, abs(error), error * error, error)
         else:
             truth = bool(outcome)
-            side = self.positive if truth else self.negative
-            bin_ = min(int((self._place(point) + EDGE) * self._scale), self.bins - 1)
-            side[bin_] += 1
+            self.scores[int(truth), self._bin(point)] += 1.0
             if self.task == "binary":
                 self._take_probability(point, truth)
+            else:
+                self._plus(1)
+
+    def _bin(self, score: float) -> int:
+        return min(int((self._place(score) + EDGE) * self._scale), self.bins - 1)
+
+    def _plus(self, *counts: float) -> None:
+        """Add to the first of the counts."""
+        with _silent():
+            self.sums[: len(counts)] += counts
 
     def _take_class(self, marks: Marks) -> None:
         of_outcome, top, right, squares = marks
-        self.loss += log_loss(of_outcome, True)
-        self.squared += squares - 2.0 * of_outcome + 1.0
-        self.right += right
+        self._plus(1, log_loss(of_outcome, True), squares - 2.0 * of_outcome + 1.0, 0, right)
         self.curve.add(top, right)
 
     def _take_probability(self, probability: float, truth: bool) -> None:
-        self.loss += log_loss(probability, truth)
         error = probability - truth
-        self.squared += error * error
-        if (probability >= self.threshold) == truth:
-            self.right += 1
-            self.hits += truth
-        elif truth:
-            self.misses += 1
-        else:
-            self.alarms += 1
+        said = probability >= self.threshold
+        of_true = (said and truth, truth and not said, said and not truth)
+        self._plus(1, log_loss(probability, truth), error * error, 0, said == truth, *of_true)
         self.curve.add(probability, truth)
 
     def take_all(self, points: Sequence[Point], outcomes: Sequence[Outcome]) -> None:
         """Take many, as `take` one by one does but for rounding, and faster."""
-        if self.task == "anomaly" or len(points) < _FEW:
+        if len(points) < _FEW:
             for point, outcome in zip(points, outcomes, strict=True):
                 self.take(point, outcome)
+            return
+        if self.task == "anomaly":
+            sides, places = np.array(outcomes, dtype=bool).astype(int), list(map(self._bin, points))  # type: ignore[arg-type]
+            np.add.at(self.scores, (sides, np.array(places)), 1.0)
+            self._plus(len(points))
             return
         if self.task == "binary":
             Points(self.task, self.threshold, points, outcomes).to(self)
             return
         values = np.array(points, dtype=float)
-        self.n += len(points)
         if self.task == "multiclass":
             self._take_classes(values)
         else:
             with _silent():
                 errors = values - np.array(outcomes, dtype=float)
-                self.loss += float(np.abs(errors).sum())
-                self.squared += float((errors * errors).sum())
-                self.error += float(errors.sum())
+                self._plus(len(points), np.abs(errors).sum(), (errors * errors).sum(), errors.sum())
 
     def _take_classes(self, marks: npt.NDArray[np.float64]) -> None:
         of_outcome, top, right, squares = marks.T
-        self.loss += _log_losses(of_outcome)
         with _silent():
-            self.squared += float((squares - 2.0 * of_outcome + 1.0).sum())
-        self.right += int(right.sum())
+            squared = float((squares - 2.0 * of_outcome + 1.0).sum())
+            self._plus(len(marks), _log_losses(of_outcome), squared, 0, right.sum())
         self.curve.add_all(top, right.astype(bool))
-
-    def plus(self, sums: "_Sums") -> None:
-        """Take many probabilities by what they add."""
-        self.n += sum(sums.said)
-        self.loss += sums.loss
-        self.squared += sums.squared
-        rejections, misses, alarms, hits = sums.said
-        self.right += rejections + hits
-        self.hits += hits
-        self.misses += misses
-        self.alarms += alarms
-        self.curve.plus(sums.curve_n, sums.curve_predicted, sums.curve_observed)
 
     def merge(self, other: "Tally") -> None:
         """Take what another one took. Raises `ValueError` where it is of another task, threshold or fineness."""
@@ -320,20 +305,14 @@ class Tally:
         if ours != theirs:
             message = f"got a tally of task, threshold and bins {theirs}, expected {ours}; only alike ones add up"
             raise ValueError(message)
-        for name in _COUNTS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.negative.update(other.negative)
-        self.positive.update(other.positive)
-        self.curve.merge(other.curve)
+        with _silent():
+            self.sums += other.sums
 
     def times(self, weight: float) -> "Tally":
         """A tally in which each prediction counts as often as the weight says; to be read, or merged into another."""
         made = Tally(self.task, self.threshold, self.bins)
-        for name in _COUNTS:
-            setattr(made, name, getattr(self, name) * weight)
-        made.negative = Counter({bin_: n * weight for bin_, n in self.negative.items()})
-        made.positive = Counter({bin_: n * weight for bin_, n in self.positive.items()})
-        made.curve = self.curve.times(weight)
+        with _silent():
+            made.sums += self.sums * weight
         return made
 
     def report(self) -> Report:
@@ -359,9 +338,7 @@ class Tally:
 
     def _roc_auc(self) -> float | None:
         """From two histograms, a trapezoid inside each bin."""
-        negative, positive = np.zeros(self.bins), np.zeros(self.bins)
-        for side, counts in ((negative, self.negative), (positive, self.positive)):
-            side[list(counts)] = list(counts.values())
+        negative, positive = self.scores
         pairs = negative.sum() * positive.sum()
         if not pairs:
             return None
@@ -371,40 +348,32 @@ class Tally:
     def state(self) -> dict[str, Any]:
         """Everything in it, in plain containers that are its own."""
         return {
-            "counts": [getattr(self, name) for name in _COUNTS],
-            "negative": dict(self.negative),
-            "positive": dict(self.positive),
-            "curve": [list(self.curve.n), list(self.curve.predicted), list(self.curve.observed)],
+            "counts": self.sums[: len(_COUNTS)].tolist(),
+            "negative": _by_bin(self.scores[0]),
+            "positive": _by_bin(self.scores[1]),
+            "curve": self.curve.sums.tolist(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Become what `state` was taken from."""
-        for name, count in zip(_COUNTS, state["counts"], strict=True):
-            setattr(self, name, count)
-        self.negative, self.positive = Counter(state["negative"]), Counter(state["positive"])
-        self.curve.n, self.curve.predicted, self.curve.observed = map(list, state["curve"])
+        self.sums[:] = 0.0
+        self.sums[: len(_COUNTS)] = state["counts"]
+        self.curve.sums[:] = state["curve"]
+        for side, counts in zip(self.scores, (state["negative"], state["positive"]), strict=True):
+            side[list(counts)] = list(counts.values())
 
 
-class _Sums(NamedTuple):
-    """What the probabilities of one group add to a tally; as the attributes of `Tally` and `Curve`.
-
-    Attributes:
-        said: how many of False and of True were below the threshold, then how many of each were not.
-    """
-
-    said: list[int]
-    loss: float
-    squared: float
-    curve_n: list[int]
-    curve_predicted: list[float]
-    curve_observed: list[int]
+def _by_bin(counts: npt.NDArray[np.float64]) -> dict[int, int]:
+    """Of the bins that are not empty, how many lie in each."""
+    at = np.flatnonzero(counts)
+    return dict(zip(at.tolist(), counts[at].astype(np.int64).tolist(), strict=True))
 
 
 class _Each(NamedTuple):
     """What each of many probabilities adds to a tally; arrays of equal length."""
 
     truth: npt.NDArray[np.int64]
-    said: npt.NDArray[np.int64]  # index into `_Sums.said`
+    said: npt.NDArray[np.int64]  # whether it was below the threshold (0 and 1, which is for True) or not (2 and 3)
     loss: npt.NDArray[np.float64]
     squared: npt.NDArray[np.float64]
     probability: npt.NDArray[np.float64]
@@ -462,19 +431,9 @@ class Points:
                 at = np.flatnonzero(groups == number).tolist()
                 tally.take_all([self._points[i] for i in at], [self._outcomes[i] for i in at])
             return
-        for tally, sums in zip(tallies, _by_group(self._each, groups, len(tallies)), strict=True):
-            tally.plus(sums)
-        bins = tallies[0].bins
-        places = np.minimum((self._each.place * (bins / (2.0 * EDGE))).astype(np.int64), bins - 1)
-        sides = groups * 2 + self._each.truth
-        order = np.argsort(sides, kind="stable")
-        ends = np.cumsum(np.bincount(sides, minlength=2 * len(tallies))).tolist()
-        sorted_places = places[order].tolist()
-        start = 0
-        for side, end in enumerate(ends):
-            tally = tallies[side >> 1]
-            (tally.positive if side & 1 else tally.negative).update(sorted_places[start:end])
-            start = end
+        with _silent():
+            for tally, sums in zip(tallies, _by_group(self._each, groups, len(tallies), tallies[0].bins), strict=True):
+                tally.sums += sums
 
 
 def _each(threshold: float, values: npt.NDArray[np.float64], truths: npt.NDArray[np.bool_]) -> _Each:
@@ -494,26 +453,27 @@ def _each(threshold: float, values: npt.NDArray[np.float64], truths: npt.NDArray
     )
 
 
-def _by_group(each: _Each, groups: npt.NDArray[np.int64], n: int) -> Iterator[_Sums]:
-    """What each of `n` groups adds: counts over pairs of group and bin, summed in order."""
-    cells, pairs = n * RELIABILITY_BINS, groups * RELIABILITY_BINS + each.curve_bin
-    shape = (n, RELIABILITY_BINS)
-    columns = (
-        np.bincount(groups * 4 + each.said, minlength=n * 4).reshape(n, 4),
-        np.bincount(groups, each.loss, n),
-        np.bincount(groups, each.squared, n),
-        np.bincount(pairs, minlength=cells).reshape(shape),
-        np.bincount(pairs, each.probability, cells).reshape(shape),
-        np.bincount(pairs[each.truth == 1], minlength=cells).reshape(shape),
-    )
-    return map(_Sums._make, zip(*(column.tolist() for column in columns), strict=True))
+def _by_group(each: _Each, groups: npt.NDArray[np.int64], n: int, bins: int) -> npt.NDArray[np.float64]:
+    """What each of `n` groups adds to the `sums` of a tally, a row for each; summed in order."""
+    made = np.zeros((n, _CURVE.stop + 2 * bins))
+    made[:, 1], made[:, 2] = np.bincount(groups, each.loss, n), np.bincount(groups, each.squared, n)
+    rejections, misses, alarms, hits = np.bincount(groups * 4 + each.said, minlength=n * 4).reshape(n, 4).T
+    for column, count in ((0, rejections + misses + alarms + hits), (4, rejections + hits), (5, hits), (6, misses)):
+        made[:, column] = count
+    made[:, 7] = alarms
+    pairs, curves = groups * RELIABILITY_BINS + each.curve_bin, made[:, _CURVE].reshape(n, 3, RELIABILITY_BINS)
+    for row, of_each in enumerate((None, each.probability, each.truth)):
+        curves[:, row] = np.bincount(pairs, of_each, n * RELIABILITY_BINS).reshape(n, RELIABILITY_BINS)
+    places = np.minimum((each.place * (bins / (2.0 * EDGE))).astype(np.int64), bins - 1)
+    sides = (groups * 2 + each.truth) * bins + places
+    made[:, _CURVE.stop :] = np.bincount(sides, minlength=n * 2 * bins).reshape(n, 2 * bins)
+    return made
 
 
 # What others write to the log, or a model that diverges says, may be beyond all bounds. Sums of it that are no numbers
 # are left out of a report, as other measures that are not defined; numpy need not warn, as floats of Python do not.
 _silent = partial(np.errstate, over="ignore", invalid="ignore")
 _FEW = 32  # up to there, one by one is faster
-_COUNTS = ("n", "loss", "squared", "error", "right", "hits", "misses", "alarms")
 
 
 def _log_losses(right: npt.NDArray[np.float64]) -> float:

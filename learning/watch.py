@@ -5,12 +5,12 @@ the outcome was known and by the version that made it, so nothing is ever scored
 """
 
 import pickle
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import numpy as np
 from river import base
 
 from learning import pickles, reports
@@ -43,11 +43,43 @@ OVER = {
 
 _BATCH = 1024  # examples that are folded at once, which costs the less for each the more there are
 
-# Outcome; point of the model; event time, label time; whether it came as a label; what the frozen copy says. Plain
-# tuples, which pickle well.
-_Scored = tuple[Outcome, Point, int, int, bool, Point | None]
-# Outcome; points of the model and of each baseline; how long the label took in ms, None where it is none.
-_Recent = tuple[Outcome, tuple[Point, ...], int | None]
+
+class _Scored(NamedTuple):
+    """Scored examples, a list for each thing that is counted of them: many small objects would be the collector's work.
+
+    Attributes:
+        outcomes: what came.
+        points: of the model.
+        times: event times in ms.
+        label_times: in ms.
+        labelled: whether it came as a label.
+        frozen: points of the frozen copy, None where it says nothing.
+    """
+
+    outcomes: list[Outcome]
+    points: list[Point]
+    times: list[int]
+    label_times: list[int]
+    labelled: list[bool]
+    frozen: list[Point | None]
+
+    def cut(self, *at: int | None) -> "_Scored":
+        """Those of a slice."""
+        return _Scored._make(column[slice(*at)] for column in self)
+
+
+class _Recent(NamedTuple):
+    """The last examples, as many as the pipeline's `window`; lists as in `_Scored`.
+
+    Attributes:
+        outcomes: what came.
+        said: points of the model, and of each baseline.
+        delays: how long the label took in ms, None where it is none.
+    """
+
+    outcomes: list[Outcome]
+    said: list[list[Point]]
+    delays: list[int | None]
 
 
 def by_metric(quality: Mapping[str, Report], baselines: Mapping[str, Report]) -> Report:
@@ -119,24 +151,37 @@ class _Quality:
         self.cohorts = Cohorts(partial(make, COARSE), pipeline.horizon_ms)
         self.delays = Delays()
         self.baselines = Baselines(pipeline.task)
-        self.recent: deque[_Recent] = deque(maxlen=pipeline.window)
+        self.recent = _Recent([], [[] for _ in range(1 + len(BASELINES))], [])
+        self._window: int = pipeline.window
 
-    def fold(self, batch: Sequence[_Scored]) -> None:
+    def fold(self, batch: _Scored) -> None:
         """Count these."""
-        if not batch:
+        outcomes, own, labelled = batch.outcomes, batch.points, batch.labelled
+        if not outcomes:
             return
-        outcomes, own, times, label_times, labelled, frozen = map(list, zip(*batch, strict=True))
         beside = [_points_of(said, outcomes) for said in self.baselines.go_through(outcomes)]
-        delays = _delays(batch)
-        self.recent.extend(zip(outcomes, zip(own, *beside, strict=True), delays, strict=True))
         for tally, said in zip(self.beside, beside, strict=True):
             self._points(said, outcomes).to(tally)
         points = self._points(own, outcomes)
         points.to(self.total)
+        times, label_times = np.array(batch.times), np.array(batch.label_times)
         self.span.take_all(times, points)
-        self.cohorts.take_all(times, label_times, labelled, points)
+        self.cohorts.take_all(times, label_times, np.array(labelled), points)
+        delays = [
+            delay if label else None for delay, label in zip((label_times - times).tolist(), labelled, strict=True)
+        ]
         self.delays.add_all([delay for delay in delays if delay is not None])
-        self._fold_frozen(points, frozen, outcomes)
+        self._fold_frozen(points, batch.frozen, outcomes)
+        self._remember(outcomes, [own, *beside], delays)
+
+    def _remember(self, outcomes: list[Outcome], said: list[list[Point]], delays: list[int | None]) -> None:
+        """Make these the last ones."""
+        recent, last = self.recent, slice(-self._window, None)
+        self.recent = _Recent(
+            (recent.outcomes + outcomes)[last],
+            [(before + new)[last] for before, new in zip(recent.said, said, strict=True)],
+            (recent.delays + delays)[last],
+        )
 
     def _fold_frozen(self, own: Points, frozen: Sequence[Point | None], outcomes: Sequence[Outcome]) -> None:
         since = [i for i, point in enumerate(frozen) if point is not None]
@@ -172,13 +217,14 @@ class _Quality:
 
     def state(self) -> dict[str, Any]:
         """Everything in it, in plain containers that are its own."""
+        recent = self.recent
         return {
             "tallies": [tally.state() for tally in self._tallies()],
             "span": self.span.state(),
             "cohorts": self.cohorts.state(),
             "delays": dict(self.delays.bins),
             "baselines": self.baselines.state(),
-            "recent": list(self.recent),
+            "recent": list(zip(recent.outcomes, zip(*recent.said, strict=True), recent.delays, strict=True)),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -189,7 +235,12 @@ class _Quality:
         self.cohorts.restore(state["cohorts"])
         self.delays.bins = dict(state["delays"])
         self.baselines.restore(state["baselines"])
-        self.recent.extend(state["recent"])
+        recent = state["recent"]
+        self._remember(
+            [outcome for outcome, _, _ in recent],
+            [[said[who] for _, said, _ in recent] for who in range(1 + len(BASELINES))],
+            [delay for *_, delay in recent],
+        )
 
     def _tallies(self) -> list[Tally]:
         return [self.total, self.frozen, self.since, *self.beside, *self._negatives]
@@ -202,20 +253,8 @@ def _points_of(said: Sequence[Value], outcomes: Sequence[Outcome]) -> list[Point
     ]
 
 
-def _delays(scored: Iterable[_Scored]) -> list[int | None]:
-    return [label_ms - time_ms if labelled else None for _, _, time_ms, label_ms, labelled, _ in scored]
-
-
-def _scored(example: Example, frozen: Value | None) -> _Scored:
-    outcome = example.outcome
-    return (
-        outcome,
-        point_of(example.prediction, outcome),
-        example.time_ms,
-        example.label_time_ms,
-        example.source != "expiry",
-        None if frozen is None else point_of(frozen, outcome),
-    )
+def _nothing() -> _Scored:
+    return _Scored([], [], [], [], [], [])
 
 
 class Watch:
@@ -231,7 +270,7 @@ class Watch:
         self.offset = -1
         self.label_ms = 0
         self._quality = _Quality(pipeline)
-        self._batch: list[_Scored] = []  # not folded yet
+        self._batch = _nothing()  # not folded yet
         self._added: tuple[int, _Quality] | None = None  # all of it as of an offset: one report asks several times
         self._monitored = [_Monitored(pipeline, monitor) for monitor in pipeline.drift]
 
@@ -257,24 +296,32 @@ class Watch:
             frozen: what the frozen copy says about each one's vector; None where there is no copy, or the example is a
                 negative that is not learned.
         """
-        offsets: list[int] = []
-        examples: list[Example] = []
-        counted: list[float] = []
-        for (offset, example), cost, said in zip(entries, costs, frozen, strict=True):
-            if offset <= self.offset:
-                continue
-            self.offset = offset
-            if cost is not None:
-                offsets.append(offset)
-                examples.append(example)
-                counted.append(cost)
-                self._batch.append(_scored(example, said))
+        fresh = [i for i, (offset, _) in enumerate(entries) if costs[i] is not None and offset > self.offset]
+        if entries:
+            self.offset = max(self.offset, entries[-1][0])
+        offsets, examples = [entries[i][0] for i in fresh], [entries[i][1] for i in fresh]
         if examples:
-            self.label_ms = max(self.label_ms, *[example.label_time_ms for example in examples])
-        while len(self._batch) >= _BATCH:
-            self._quality.fold(self._batch[:_BATCH])
-            self._batch = self._batch[_BATCH:]
-        return self._fired(offsets, examples, counted)
+            self._add(examples, [frozen[i] for i in fresh])
+        return self._fired(offsets, examples, [cost for i in fresh if (cost := costs[i]) is not None])
+
+    def _add(self, examples: Sequence[Example], frozen: Sequence[Value | None]) -> None:
+        """Count these, and what the frozen copy says of each."""
+        batch, label_times = self._batch, [example.label_time_ms for example in examples]
+        self.label_ms = max(self.label_ms, *label_times)
+        outcomes = [example.outcome for example in examples]
+        batch.outcomes.extend(outcomes)
+        batch.points.extend(_points_of([example.prediction for example in examples], outcomes))
+        batch.times.extend([example.time_ms for example in examples])
+        batch.label_times.extend(label_times)
+        batch.labelled.extend([example.source != "expiry" for example in examples])
+        batch.frozen.extend(
+            [None if said is None else point_of(said, outcome) for said, outcome in zip(frozen, outcomes, strict=True)]
+        )
+        done = len(batch.outcomes) // _BATCH * _BATCH
+        for at in range(0, done, _BATCH):
+            self._quality.fold(batch.cut(at, at + _BATCH))
+        if done:
+            self._batch = batch.cut(done, None)
 
     def _fired(self, offsets: Sequence[int], examples: Sequence[Example], costs: Sequence[float]) -> list[DriftEvent]:
         """Feed the detectors; an event for each time that one fired, by example and then by detector."""
@@ -311,7 +358,7 @@ class Watch:
             task=self._pipeline.task,
             offset=self.offset,
             label_ms=self.label_ms,
-            examples=so_far.total.n,
+            examples=int(so_far.total.n),
             quality={over: measures for over, measures in self._of_model(so_far).items() if measures},
             baselines={over: measures for over, measures in self._of_baselines(so_far).items() if measures},
             calibration=[reports.Bin(*bin_) for bin_ in calibration.bins()],
@@ -339,12 +386,12 @@ class Watch:
 
     def _rolling(self, so_far: _Quality, who: int) -> tuple[Report, Curve]:
         """Over the last examples, the model (0) or a baseline."""
-        points = [said[who] for _, said, _ in so_far.recent]
-        return measured(self._pipeline.task, self._pipeline.threshold, points, [recent[0] for recent in so_far.recent])
+        recent = so_far.recent
+        return measured(self._pipeline.task, self._pipeline.threshold, recent.said[who], recent.outcomes)
 
     def _label_delay(self, so_far: _Quality) -> Report:
         total = {f"total_{name}": value for name, value in so_far.delays.quantiles().items()}
-        return exact_quantiles([delay for *_, delay in so_far.recent if delay is not None]) | total
+        return exact_quantiles([delay for delay in so_far.recent.delays if delay is not None]) | total
 
     def dump(self) -> bytes:
         """Its whole state; `load` continues from it."""
@@ -355,7 +402,7 @@ class Watch:
             "offset": self.offset,
             "label_ms": self.label_ms,
             "quality": self._quality.state(),
-            "batch": self._batch,
+            "batch": list(zip(*self._batch, strict=True)),
             "detectors": [monitored.detector for monitored in self._monitored],
             "detections": [monitored.detections for monitored in self._monitored],
         }
@@ -381,7 +428,7 @@ class Watch:
     def _restore(self, state: dict[str, Any]) -> None:
         self.offset, self.label_ms = state["offset"], state["label_ms"]
         self._quality.restore(state["quality"])
-        self._batch = list(state["batch"])
+        self._batch = _Scored(*map(list, zip(*state["batch"], strict=True))) if state["batch"] else _nothing()
         for monitored, detector, detections in zip(
             self._monitored, state["detectors"], state["detections"], strict=True
         ):

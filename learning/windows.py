@@ -4,7 +4,7 @@ A quick label comes before a slow one, so of the newest events only those with q
 unlike the rest: flights that land early are not late. Measures over events whose horizon has passed have no such bias.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,9 +43,9 @@ class SpanTally:
         self._newest: int | None = None
         self._tiles: dict[int, Tally] = {}
 
-    def take_all(self, times_ms: Sequence[int], points: Points) -> None:
+    def take_all(self, times_ms: npt.NDArray[np.int64], points: Points) -> None:
         """Take the predictions of events of these times, one at least."""
-        tiles = np.array(times_ms) // self._tile_ms
+        tiles = times_ms // self._tile_ms
         newest = int(tiles.max())
         if self._newest is None or newest > self._newest:
             self._newest = newest
@@ -94,18 +94,17 @@ class Cohorts:
 
     def take_all(
         self,
-        times_ms: Sequence[int],
-        label_times_ms: Sequence[int],
-        labelled: Sequence[bool],
+        times_ms: npt.NDArray[np.int64],
+        label_times_ms: npt.NDArray[np.int64],
+        labelled: npt.NDArray[np.bool_],
         points: Points,
     ) -> None:
         """Take predictions with their outcomes, one at least, and whether each came as a label or for want of one."""
-        times = np.array(times_ms)
-        self._advance(int(np.maximum(times, label_times_ms).max()))
-        tiles = times // self._tile_ms
+        self._advance(int(np.maximum(times_ms, label_times_ms).max()))
+        tiles = times_ms // self._tile_ms
         names, groups = np.unique(np.maximum(tiles, self._first - 1), return_inverse=True)
         points.to_groups([self._of(tile) for tile in names.tolist()], groups)
-        for tile, n in _counts(tiles[np.array(labelled, dtype=bool)]):
+        for tile, n in _counts(tiles[labelled]):
             if tile >= self._first - KEPT_TILES:
                 self._labels[tile] = self._labels.get(tile, 0) + n
 

@@ -209,7 +209,7 @@ def test_coverage_of_a_stream_whose_every_prediction_gets_a_label_stays_one() ->
         at = number * tile
         survey.add(number, Summary(0, "w", 0, events=10, since_ms=at, until_ms=at, cohorts={at: 10}, features=blank))
         points = Points(PIPELINE.task, 0.5, [0.5] * 10, [True] * 10)
-        cohorts.take_all([at] * 10, [at + horizon - 1] * 10, [True] * 10, points)
+        cohorts.take_all(np.full(10, at), np.full(10, at + horizon - 1), np.full(10, True), points)
         seen.append(survey.coverage(cohorts.labelled()))
     assert seen[:24] == [-1.0] * 24
     assert set(seen[30:]) == {1.0}
