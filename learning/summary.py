@@ -9,13 +9,14 @@ shared by many events.
 
 from collections import Counter
 from enum import Enum
+from operator import attrgetter
 from struct import Struct
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from learning.records import Prediction, Value
 from learning.reports import Sketch, Summary
@@ -76,14 +77,12 @@ class Collector:
         self._tile = max(pipeline.horizon_ms // 24, 1)
         self._width = len(pipeline.feature_set.names)
         fields = Fields(pipeline)
-        places = {name: place for place, name in enumerate(pipeline.events.struct.__struct_fields__)}
-        self._numbers = [(name, places[name]) for name in fields.numbers]
-        self._categories = [(name, places[name]) for name in fields.categories]
+        self._numbers, self._categories = fields.numbers, fields.categories
         self._opened = True
         self._pack = Struct(f"<qqd{self._width}d").pack
         self._row = np.dtype([("time_ms", "<i8"), ("version", "<i8"), ("numbers", "<f8", (1 + self._width,))])
         self._rows: list[bytes] = []
-        self._fields: list[tuple[Any, ...]] = []
+        self._events: list[Any] = []
         self._day_ends = 0
         self._starts = [0]
         self._full_at = MOST
@@ -103,7 +102,7 @@ class Collector:
         value = prediction.prediction
         signal = value if value.__class__ is float else signal_of(value)
         rows.append(self._pack(time_ms, prediction.version, signal, *prediction.features))
-        self._fields.append(astuple(event))
+        self._events.append(event)
         if late:
             self._late += 1
 
@@ -167,30 +166,30 @@ class Collector:
     def _sum_up(self) -> None:
         """Make summaries of all that is gathered."""
         rows = np.frombuffer(b"".join(self._rows), dtype=self._row)
-        fields, starts = list(zip(*self._fields, strict=True)), self._starts
-        self._rows, self._fields, self._starts, self._full_at = [], [], [0], MOST
-        made = sketches_of_parts(self._columns(rows["numbers"], fields), starts)
+        events, starts = self._events, self._starts
+        self._rows, self._events, self._starts, self._full_at = [], [], [0], MOST
+        made = sketches_of_parts(self._columns(rows["numbers"], events), starts)
         for sketches, first, last in zip(made, starts, (*starts[1:], len(rows)), strict=True):
-            self._parts.append(self._summary(rows[first:last], [column[first:last] for column in fields], sketches))
+            self._parts.append(self._summary(rows[first:last], events[first:last], sketches))
 
-    def _columns(self, numbers: npt.NDArray[np.float64], fields: list[tuple[Any, ...]]) -> npt.NDArray[np.float64]:
+    def _columns(self, numbers: npt.NDArray[np.float64], events: list[Any]) -> npt.NDArray[np.float64]:
         """All numbers that are watched, of shape (numbers, events): the vector, the prediction, and the event's own.
 
         Args:
             numbers: of shape (events, numbers), the prediction and the vector.
-            fields: of the events, by their place.
+            events: as they came.
         """
         n, width = numbers.shape
         columns = np.empty((width + len(self._numbers), n))
         columns[: width - 1], columns[width - 1] = numbers[:, 1:].T, numbers[:, 0]
-        for row, (_, place) in enumerate(self._numbers, width):
-            columns[row] = numbers_of(fields[place])
+        for row, name in enumerate(self._numbers, width):
+            columns[row] = numbers_of(list(map(attrgetter(name), events)))
         return columns
 
-    def _summary(self, rows: npt.NDArray[np.void], fields: list[tuple[Any, ...]], sketches: list[Sketch]) -> Summary:
+    def _summary(self, rows: npt.NDArray[np.void], events: list[Any], sketches: list[Sketch]) -> Summary:
         """Of these events, with a sketch for each number."""
         width, tile, times = self._width, self._tile, rows["time_ms"]
-        tiles = Counter((times // tile * tile).tolist())
+        starts, counts = np.unique(times // tile * tile, return_counts=True)
         return Summary(
             self.partition,
             self.worker,
@@ -199,11 +198,11 @@ class Collector:
             since_ms=int(times.min()),
             until_ms=int(times.max()),
             version=int(rows["version"].max()),
-            cohorts={start: tiles[start] for start in sorted(tiles)},
+            cohorts=dict(zip(starts.tolist(), counts.tolist(), strict=True)),
             features=sketches[:width],
             prediction=sketches[width],
-            numbers=dict(zip((name for name, _ in self._numbers), sketches[width + 1 :], strict=True)),
-            categories={name: categories(fields[place]) for name, place in self._categories},
+            numbers=dict(zip(self._numbers, sketches[width + 1 :], strict=True)),
+            categories={name: categories(map(attrgetter(name), events)) for name in self._categories},
         )
 
 
