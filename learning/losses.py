@@ -91,23 +91,24 @@ class LossAlarm:
             costs: of each, as `learning.costs.costs_of` has them.
         """
         state, cycle, alarms = self._state, self._cycle, []
+        window, done_to = state.window, state.offset
         for (offset, record, wall_ms), cost in zip(entries, costs, strict=True):
-            if offset <= state.offset:
-                continue
-            state.offset = offset
-            if cost is None or not isinstance(record, Example):
+            if offset <= done_to or cost is None or not isinstance(record, Example):
                 continue
             state.examples += 1
             if state.examples <= self._first:
                 continue  # a model that has just begun gets worse and better for no other reason
-            day, window = record.label_time_ms // cycle, state.window
+            day = record.label_time_ms // cycle
             if day > window.day:
                 if window.counts[0] >= LEAST_EVENTS:
-                    state.window = _Window()
-                    alarm = self._judge(window, offset, record, wall_ms)
+                    over, window = window, _Window()
+                    state.window = window
+                    alarm = self._judge(over, offset, record, wall_ms)
                     alarms += [] if alarm is None else [alarm]
-                state.window.day = day
-            self._count(record, day, cost)
+                window.day = day
+            _count(window, record, day, cost)
+        if entries:
+            state.offset = max(done_to, entries[-1][0])
         return alarms
 
     def drift(self) -> Measures:
@@ -136,20 +137,6 @@ class LossAlarm:
             raise ValueError(message)
         made._state = state
         return made
-
-    def _count(self, example: Example, day: int, cost: float) -> None:
-        window = self._state.window
-        counts, losses, outcome = window.counts, window.losses, example.outcome
-        if not counts[0]:
-            window.first = day
-        counts[0] += 1
-        losses[0] += cost
-        if isinstance(outcome, bool):
-            kind = 1 if outcome else 2
-            counts[kind] += 1
-            losses[kind] += cost
-        if example.source == "label" and len(window.delays) < LEAST_EVENTS:
-            window.delays.append((example.label_time_ms - example.time_ms) / 1000.0)
 
     def _judge(self, window: _Window, offset: int, record: Example, wall_ms: int) -> Alarm | None:
         state = self._state
@@ -185,6 +172,20 @@ class LossAlarm:
             text=f"{first.replace('_', ' ')} grew: {', '.join(told)}{unit}",
             since_ms=since_ms,
         )
+
+
+def _count(window: _Window, example: Example, day: int, cost: float) -> None:
+    counts, losses, outcome = window.counts, window.losses, example.outcome
+    if not counts[0]:
+        window.first = day
+    counts[0] += 1
+    losses[0] += cost
+    if isinstance(outcome, bool):
+        kind = 1 if outcome else 2
+        counts[kind] += 1
+        losses[kind] += cost
+    if len(window.delays) < LEAST_EVENTS and example.source == "label":
+        window.delays.append((example.label_time_ms - example.time_ms) / 1000.0)
 
 
 _SIGNALS = ("loss", "label_delay")
