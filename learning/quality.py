@@ -192,9 +192,10 @@ _COUNTS = ("n", "loss", "squared", "error", "right", "hits", "misses", "alarms")
 _CURVE = slice(len(_COUNTS), len(_COUNTS) + 3 * RELIABILITY_BINS)
 
 
-def _count(number: int, about: str) -> property:
+def _count(name: str, about: str) -> property:
     """One of the counts of a tally: whole numbers are exact up to 2**53."""
-    return property(lambda tally: float(tally.sums[number]), doc=about)
+    place = _COUNTS.index(name)
+    return property(lambda tally: float(tally.sums[place]), doc=about)
 
 
 class Tally:
@@ -212,14 +213,14 @@ class Tally:
         bins: how finely scores are told apart.
     """
 
-    n = _count(0, "Predictions taken.")
-    loss = _count(1, "Sum of log losses, or of absolute errors.")
-    squared = _count(2, "Sum of Brier scores, or of squared errors.")
-    error = _count(3, "Sum of prediction less outcome, for regression.")
-    right = _count(4, "Predictions whose class was the outcome.")
-    hits = _count(5, "Those right of True.")
-    misses = _count(6, "Those wrong of True.")
-    alarms = _count(7, "Those wrong of False.")
+    n = _count("n", "Predictions taken.")
+    loss = _count("loss", "Sum of log losses, or of absolute errors.")
+    squared = _count("squared", "Sum of Brier scores, or of squared errors.")
+    error = _count("error", "Sum of prediction less outcome, for regression.")
+    right = _count("right", "Predictions whose class was the outcome.")
+    hits = _count("hits", "Those right of True.")
+    misses = _count("misses", "Those wrong of True.")
+    alarms = _count("alarms", "Those wrong of False.")
 
     def __init__(self, task: str, threshold: float, bins: int = FINE) -> None:
         self.task = task
@@ -456,11 +457,18 @@ def _each(threshold: float, values: npt.NDArray[np.float64], truths: npt.NDArray
 def _by_group(each: _Each, groups: npt.NDArray[np.int64], n: int, bins: int) -> npt.NDArray[np.float64]:
     """What each of `n` groups adds to the `sums` of a tally, a row for each; summed in order."""
     made = np.zeros((n, _CURVE.stop + 2 * bins))
-    made[:, 1], made[:, 2] = np.bincount(groups, each.loss, n), np.bincount(groups, each.squared, n)
     rejections, misses, alarms, hits = np.bincount(groups * 4 + each.said, minlength=n * 4).reshape(n, 4).T
-    for column, count in ((0, rejections + misses + alarms + hits), (4, rejections + hits), (5, hits), (6, misses)):
-        made[:, column] = count
-    made[:, 7] = alarms
+    counts = {
+        "n": rejections + misses + alarms + hits,
+        "loss": np.bincount(groups, each.loss, n),
+        "squared": np.bincount(groups, each.squared, n),
+        "right": rejections + hits,
+        "hits": hits,
+        "misses": misses,
+        "alarms": alarms,
+    }
+    for name, values in counts.items():
+        made[:, _COUNTS.index(name)] = values
     pairs, curves = groups * RELIABILITY_BINS + each.curve_bin, made[:, _CURVE].reshape(n, 3, RELIABILITY_BINS)
     for row, of_each in enumerate((None, each.probability, each.truth)):
         curves[:, row] = np.bincount(pairs, of_each, n * RELIABILITY_BINS).reshape(n, RELIABILITY_BINS)
