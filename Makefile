@@ -90,7 +90,7 @@ bench-survey: venv ## What the survey of the data costs an event, part by part, 
 bench-state: venv ## 5 million keys and 20 million pending labels on disk; into docs/performance.md (half an hour, 10 GB of disk)
 	$(BIN)/python -m bench.state --write
 
-bench-soak: venv ## Whether a worker with state on disk grows under an hour of load; into docs/performance.md (Linux; an hour)
+bench-soak: venv ## Whether a worker with state on disk grows under 90 minutes of load; into docs/performance.md (Linux)
 	$(BIN)/python -m bench.soak --write
 
 alarms: venv ## How often alarms are false and how late they are, to docs/alarms.md (some ten minutes)

@@ -144,39 +144,37 @@ def _timed(total: int, *workers: Worker) -> Cost:
 
 
 def section(stream: Stream, rounds: int) -> list[str]:
-    """A stream in all ways, interleaved, with what they say of the throughput.
-
-    Of each way the least: whoever else uses the machine makes a run dearer, and never cheaper.
-    """
+    """A stream in all ways, interleaved, with what they say of the throughput."""
     found: dict[str, list[Cost]] = {name: [] for name in WAYS}
     for number in range(rounds):
         for name, way in WAYS.items():
             found[name].append(cost(stream, way))
         print(f"round {number + 1}: { ({name: costs[-1] for name, costs in found.items()}) }", file=sys.stderr)
-    base = least(found[UNWATCHED])
-    rows = [_row(name, costs, base) for name, costs in found.items()]
+    return told(stream, found)
+
+
+def told(stream: Stream, found: Mapping[str, Sequence[Cost]]) -> list[str]:
+    """What the rounds say: medians, and shares of the same round, since others use the machine now more, now less."""
+    rounds = len(found[UNWATCHED])
     head = ("", "events/s", "CPU us of an event", "and of the worker that watches")
     shares = ("costs of the throughput: clock", "CPU of the worker that predicts")
-    about = f"**{stream.about}**; {stream.events:,} events, least of {rounds} rounds, in brackets the median"
-    return [about, page.rows([*head, *shares], rows)]
+    about = (
+        f"**{stream.about}**; {stream.events:,} events, medians of {rounds} rounds; what it costs is by the same"
+        " round's worker without, in brackets the least and the most"
+    )
+    return [about, page.rows([*head, *shares], [_row(name, costs, found[UNWATCHED]) for name, costs in found.items()])]
 
 
-def _row(name: str, costs: Sequence[Cost], base: Cost) -> list[str]:
-    best, usual = least(costs), median(costs)
-    watching = f"{best.others:.0f}" if best.others else ""
-    shares = ("" if name == UNWATCHED else f"{1 - of / by:.0%}" for of, by in zip(base[:2], best[:2], strict=True))
-    rates = f"{1e6 / best.clock:,.0f} ({1e6 / usual.clock:,.0f})"
-    return [name, rates, f"{best.cpu:.0f} ({usual.cpu:.0f})", watching, *shares]
+def _row(name: str, costs: Sequence[Cost], without: Sequence[Cost]) -> list[str]:
+    usual = Cost(*map(statistics.median, zip(*costs, strict=True)))
+    watching = f"{usual.others:.0f}" if usual.others else ""
+    shares = ["", ""] if name == UNWATCHED else [_share(costs, without, field) for field in ("clock", "cpu")]
+    return [name, f"{1e6 / usual.clock:,.0f}", f"{usual.cpu:.0f}", watching, *shares]
 
 
-def least(costs: Sequence[Cost]) -> Cost:
-    """Of each figure."""
-    return Cost(*map(min, zip(*costs, strict=True)))
-
-
-def median(costs: Sequence[Cost]) -> Cost:
-    """Of each figure."""
-    return Cost(*map(statistics.median, zip(*costs, strict=True)))
+def _share(costs: Sequence[Cost], without: Sequence[Cost], field: str) -> str:
+    shares = [1 - getattr(of, field) / getattr(by, field) for of, by in zip(without, costs, strict=True)]
+    return f"{statistics.median(shares):.0%} ({min(shares):.0%} to {max(shares):.0%})"
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
-"""Whether a worker with its state on disk grows: memory, disk, descriptors, lags, for an hour of the same load.
+"""Whether a worker with its state on disk grows: memory, disk, descriptors, lags, once all that has a bound is full.
 
-    python -m bench.soak --write         # an hour, into docs/performance.md; exit code 1 where something grows
+    python -m bench.soak --write         # 90 minutes, into docs/performance.md; exit code 1 where something grows
     python -m bench.soak --minutes 3     # to the screen
     python -m bench.soak --of FILE       # judge the samples of an earlier run again, which are in this file
 
 A worker, a local Kafka and a producer, each a process of its own. Event time goes on so fast that horizon and windows
-are over in the warm-up: from then on all that a worker keeps has a bound, and whatever still grows is a leak.
+are over in the warm-up, and the page's history, a report each two seconds, is full after 27 minutes: from then on all
+that a worker keeps has a bound, and whatever still grows is a leak.
 """
 
 import argparse
@@ -44,7 +45,7 @@ UNLABELLED = 10
 DAY = 8.0  # seconds in which event time goes on by a day; the horizon is seven and the longest window too
 CACHE_MB = 64  # of HEADWATER_STORE_CACHE_MB: little, so that it is full in the warm-up
 PARTITIONS = 4
-MINUTES = 60.0
+MINUTES, WARMUP = 90.0, 1 / 3  # and the share of them that is not judged
 EVERY = 10.0  # seconds between two samples
 KEEP = Path(tempfile.gettempdir()) / "headwater-soak.json"
 LABELS_AFTER = 1.0  # seconds
@@ -351,12 +352,12 @@ def main() -> int:
     """Run, judge, print, write; 1 where something grows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of load, the warm-up included")
-    parser.add_argument("--warmup", type=float, help="minutes of them that are not judged; a sixth unless told")
+    parser.add_argument("--warmup", type=float, help="minutes of them that are not judged; a third unless told")
     parser.add_argument("--keep", type=Path, default=KEEP, help="the file for the samples")
     parser.add_argument("--write", action="store_true", help="into docs/performance.md")
     parser.add_argument("--of", type=Path, help="judge the samples in this file, and run nothing")
     given = parser.parse_args()
-    warmup = given.minutes / 6 if given.warmup is None else given.warmup
+    warmup = given.minutes * WARMUP if given.warmup is None else given.warmup
     if given.of is None:
         found = run(given.minutes, warmup, given.keep)
     else:

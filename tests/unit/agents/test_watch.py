@@ -1,0 +1,76 @@
+"""The watch and the learner of one worker: what one has decoded the other takes, and decodes what it does not find."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from agents import learn, watch
+from learning.learn import ModelError
+from tables import monitors
+from tests.unit.agents.test_alarms import examples, record_of, unit_of
+from tests.unit.agents.test_negatives import learned, pipeline_with, worker
+
+NO_RECORD = b"{"
+
+
+def both(pipeline: Any) -> Any:
+    """A worker that watches the log that it learns."""
+    loop = worker(pipeline)
+    loop.opened(unit_of(pipeline))
+    return loop
+
+
+def test_a_record_is_decoded_once_for_learner_and_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = pipeline_with(1.0)
+    log = examples(pipeline, 3, 1)
+    assert len(log) < learn.KEPT
+    loop, unit = both(pipeline), unit_of(pipeline)
+    learned(loop, log)
+    monkeypatch.setattr(watch, "decode_log", lambda _: pytest.fail("decoded once more"))
+    records = [record_of(offset, entry) for offset, entry in enumerate(log)]
+    assert watch.step(loop, unit, records) == [None] * len(log)
+    assert monitors.watch(unit, pipeline).offset == len(log) - 1
+    assert loop.heard == {}
+
+
+def test_what_the_learner_no_longer_has_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a start it is far ahead, and keeps but so many; the reports are the same."""
+    monkeypatch.setattr(learn, "KEPT", 7)
+    pipeline = pipeline_with(1.0)
+    log = examples(pipeline, 20, 3)
+    reports = []
+    for loop in (both(pipeline), worker(pipeline)):
+        learned(loop, log)
+        assert loop.heard is None or 0 < len(loop.heard) <= 7
+        unit = unit_of(pipeline)
+        watch.step(loop, unit, [record_of(offset, entry) for offset, entry in enumerate(log)])
+        reports.append(monitors.watch(unit, pipeline).report())
+    assert reports[0] == reports[1] != {}
+
+
+def test_what_is_no_record_is_refused_where_the_learner_has_seen_it_too() -> None:
+    pipeline = pipeline_with(1.0)
+    loop, unit = both(pipeline), unit_of(pipeline)
+    records = [record_of(offset, entry) for offset, entry in enumerate(examples(pipeline, 1, 2))]
+    records[1].value = NO_RECORD
+    for record in records:
+        asyncio.run(learn.step(loop, record))
+    first, second = watch.step(loop, unit, records)[:2]
+    assert (first, second.reason if second else None) == (None, "malformed")
+
+
+def test_a_record_that_the_model_did_not_learn_is_refused_when_it_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = pipeline_with(1.0)
+    log = examples(pipeline, 1, 2)
+    loop, unit = both(pipeline), unit_of(pipeline)
+
+    def refuses(*_: Any) -> None:
+        message = "no"
+        raise ModelError(message)
+
+    monkeypatch.setattr(loop.learner, "apply", refuses)
+    learned(loop, log[:1])
+    (refused,) = watch.step(loop, unit, [record_of(0, log[0])])
+    assert refused is not None
+    assert refused.reason == "model_error"
