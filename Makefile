@@ -49,7 +49,7 @@ fix: venv ## Format and mend what can be mended
 	$(BIN)/ruff format $(ROOMS)
 
 test: check ## Everything: check and all tests
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 KILLS ?= 200
 SEED ?= 1

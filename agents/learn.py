@@ -43,6 +43,7 @@ def register(loop: Loop) -> None:
 async def learn(loop: Loop, lesson: Lesson) -> None:
     """All records of a lesson, in order; then say how far the model has come."""
     started = time.perf_counter()
+    loop.forget_closed()
     for record in lesson.records:
         await step(loop, record)
         if time.perf_counter() - started > TURN:

@@ -76,6 +76,7 @@ class Loop:
         self.learner = Learner(pipeline)
         self.model_errors: dict[int, str] = {}
         self.heard: dict[int, LogRecord] | None = None
+        self._watched: Unit | None = None  # that of the log, where this worker has had it
         self.snapshots: Snapshots | None = None
         self.reporter: Reporter | None = None
         self.tracer: Tracer | None = None
@@ -120,11 +121,16 @@ class Loop:
     def opened(self, unit: Unit) -> None:
         """Have what goes through a unit of events summed up at each of its cuts, and the log read once for all."""
         if monitors.NAME in unit.state:
-            self.heard = {}
+            self.heard, self._watched = {}, unit
         if pending.NAME in unit.state:
             unit.before_cut = self.sum_up
             if self.tracer is not None:
                 unit.after_save = self.tracer.saved
+
+    def forget_closed(self) -> None:
+        """Keep nothing for the watch any more where the log's unit has gone to another worker."""
+        if self._watched is not None and not self._watched.open:
+            self.heard = self._watched = None
 
     def collector(self, unit: Unit) -> Collector:
         """What gathers for the unit's next summary."""

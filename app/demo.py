@@ -41,6 +41,7 @@ from streaming.config import EngineConfig
 
 ROWS = 12
 FRAME = 22  # lines of the board that are not rows of its latest predictions
+PATIENCE = 60.0  # seconds that the first event is waited for
 WORKER_LOG, PRODUCER_LOG = "worker.log", "producer.log"
 MEMORY = 200  # predictions whose outcome may still come, and outcomes whose prediction may
 
@@ -219,11 +220,6 @@ class Parts(msgspec.Struct):
     producer: "subprocess.Popen[bytes]"
     folder: Path
 
-    @property
-    def produced(self) -> bool:
-        """Whether all of the data set is sent."""
-        return self.producer.poll() == 0
-
     def trouble(self) -> str | None:
         """What is wrong with them, for people; None while all is well."""
         if not self.broker.running:
@@ -249,19 +245,20 @@ async def watch(
     seconds: float | None,
     token: SecretStr,
 ) -> None:
-    """Show the board, for so many seconds from the first event on (or from the end of a data set without any).
+    """Show the board, for so many seconds from the first event on, or from when one should have come.
 
     What starting takes shows nothing, so it does not count. Raises ClickException when a process of the demo failed.
     """
     tasks = [asyncio.create_task(feed(board, pipeline, config)), asyncio.create_task(measure(board, token))]
-    until = math.inf
+    until, patience = math.inf, time.monotonic() + PATIENCE
     terminal = console.is_terminal
     try:
         with Live(board, console=console, refresh_per_second=4, screen=True) if terminal else nullcontext():
             while time.monotonic() < until:
                 await asyncio.sleep(0.25)
-                if seconds is not None and until == math.inf and (board.begun or parts.produced):
-                    until = time.monotonic() + seconds
+                now = time.monotonic()
+                if seconds is not None and until == math.inf and (board.begun or now > patience):
+                    until = now + seconds
                 if trouble := parts.trouble():
                     raise click.ClickException(trouble)
                 for task in tasks:

@@ -18,9 +18,10 @@ def costs_of(pipeline: "Pipeline", records: Sequence[LogRecord]) -> list[float |
     """The `loss_of` each record; None for one that does not tell how good the model is (see `is_scorable`)."""
     sure = _surely_scorable(pipeline, records) if len(records) > _FEW else {}
     costs: list[float | None] = [None] * len(records)
-    told = log_losses([each.prediction for each in sure.values()], [each.outcome for each in sure.values()])  # type: ignore[misc]
-    for place, cost in zip(sure, told, strict=True):
-        costs[place] = cost
+    if sure:
+        told = log_losses([each.prediction for each in sure.values()], [each.outcome for each in sure.values()])  # type: ignore[misc]
+        for place, cost in zip(sure, told, strict=True):
+            costs[place] = cost
     for place in range(len(records)) if len(sure) < len(records) else ():
         record = records[place]
         if place not in sure and isinstance(record, Example) and is_scorable(pipeline, record):

@@ -87,7 +87,8 @@ class LossAlarm:
         and count no more here than in the watch.
 
         Args:
-            entries: of each record its offset, what stands there, and when it was written in ms, for the alarm.
+            entries: of each record its offset (they rise), what stands there, and when it was written in ms, for the
+                alarm.
             costs: of each, as `learning.costs.costs_of` has them.
         """
         state, cycle, alarms = self._state, self._cycle, []

@@ -189,6 +189,7 @@ def _added(numbers: Iterable[float]) -> float:
 
 
 _COUNTS = ("n", "loss", "squared", "error", "right", "hits", "misses", "alarms")
+_SUMS = ("loss", "squared", "error")  # of them, those that are no whole numbers
 _CURVE = slice(len(_COUNTS), len(_COUNTS) + 3 * RELIABILITY_BINS)
 
 
@@ -208,8 +209,6 @@ class Tally:
 
     Attributes:
         sums: all that is counted, one after the other: what the properties say, the curve, the scores.
-        curve: reliability.
-        scores: how many scores lie in each bin, those whose outcome was False first, then those of True; (2, bins).
         bins: how finely scores are told apart.
     """
 
@@ -227,10 +226,18 @@ class Tally:
         self.threshold = threshold
         self.bins = bins
         self.sums = np.zeros(_CURVE.stop + 2 * bins)
-        self.curve = Curve(self.sums[_CURVE].reshape(3, RELIABILITY_BINS))
-        self.scores = self.sums[_CURVE.stop :].reshape(2, bins)
         self._scale = bins / (2.0 * EDGE)
         self._place: Callable[[float], float] = spread if task == "anomaly" else log_odds
+
+    @property
+    def curve(self) -> Curve:
+        """Reliability."""
+        return Curve(self.sums[_CURVE].reshape(3, RELIABILITY_BINS))
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """How many scores lie in each bin, those whose outcome was False first, then those of True; (2, bins)."""
+        return self.sums[_CURVE.stop :].reshape(2, self.bins)
 
     def add(self, value: Value, outcome: Outcome) -> None:
         """Take one prediction and what came of it."""
@@ -348,11 +355,13 @@ class Tally:
 
     def state(self) -> dict[str, Any]:
         """Everything in it, in plain containers that are its own."""
+        counts = zip(_COUNTS, self.sums[: len(_COUNTS)].tolist(), strict=True)
+        n, said, came = self.curve.sums.tolist()
         return {
-            "counts": self.sums[: len(_COUNTS)].tolist(),
+            "counts": [sum_ if name in _SUMS else int(sum_) for name, sum_ in counts],
             "negative": _by_bin(self.scores[0]),
             "positive": _by_bin(self.scores[1]),
-            "curve": self.curve.sums.tolist(),
+            "curve": [list(map(int, n)), said, list(map(int, came))],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -481,7 +490,7 @@ def _by_group(each: _Each, groups: npt.NDArray[np.int64], n: int, bins: int) -> 
 # What others write to the log, or a model that diverges says, may be beyond all bounds. Sums of it that are no numbers
 # are left out of a report, as other measures that are not defined; numpy need not warn, as floats of Python do not.
 _silent = partial(np.errstate, over="ignore", invalid="ignore")
-_FEW = 32  # up to there, one by one is faster
+_FEW = 8  # up to there, one by one is faster
 
 
 def _log_losses(right: npt.NDArray[np.float64]) -> float:

@@ -175,13 +175,22 @@ class _Quality:
         self._remember(outcomes, [own, *beside], delays)
 
     def _remember(self, outcomes: list[Outcome], said: list[list[Point]], delays: list[int | None]) -> None:
-        """Make these the last ones."""
-        recent, last = self.recent, slice(-self._window, None)
-        self.recent = _Recent(
-            (recent.outcomes + outcomes)[last],
-            [(before + new)[last] for before, new in zip(recent.said, said, strict=True)],
-            (recent.delays + delays)[last],
-        )
+        """Make these the last ones. Older ones go when there are twice as many, not each time."""
+        lists: list[tuple[list[Any], list[Any]]] = [
+            (self.recent.outcomes, outcomes),
+            *zip(self.recent.said, said, strict=True),
+            (self.recent.delays, delays),
+        ]
+        for kept, new in lists:
+            kept.extend(new)
+            if len(kept) > 2 * self._window:
+                del kept[: -self._window]
+
+    def last(self) -> _Recent:
+        """The last examples."""
+        outcomes, said, delays = self.recent
+        last = slice(-self._window, None)
+        return _Recent(outcomes[last], [points[last] for points in said], delays[last])
 
     def _fold_frozen(self, own: Points, frozen: Sequence[Point | None], outcomes: Sequence[Outcome]) -> None:
         since = [i for i, point in enumerate(frozen) if point is not None]
@@ -217,7 +226,7 @@ class _Quality:
 
     def state(self) -> dict[str, Any]:
         """Everything in it, in plain containers that are its own."""
-        recent = self.recent
+        recent = self.last()
         return {
             "tallies": [tally.state() for tally in self._tallies()],
             "span": self.span.state(),
@@ -291,7 +300,7 @@ class Watch:
         has been scored, so it is not scored again; an example of another feature list is none of this model's.
 
         Args:
-            entries: offset and example.
+            entries: offset and example; offsets rise.
             costs: of each, as `learning.costs.costs_of` has them.
             frozen: what the frozen copy says about each one's vector; None where there is no copy, or the example is a
                 negative that is not learned.
@@ -386,12 +395,12 @@ class Watch:
 
     def _rolling(self, so_far: _Quality, who: int) -> tuple[Report, Curve]:
         """Over the last examples, the model (0) or a baseline."""
-        recent = so_far.recent
+        recent = so_far.last()
         return measured(self._pipeline.task, self._pipeline.threshold, recent.said[who], recent.outcomes)
 
     def _label_delay(self, so_far: _Quality) -> Report:
         total = {f"total_{name}": value for name, value in so_far.delays.quantiles().items()}
-        return exact_quantiles([delay for delay in so_far.recent.delays if delay is not None]) | total
+        return exact_quantiles([delay for delay in so_far.last().delays if delay is not None]) | total
 
     def dump(self) -> bytes:
         """Its whole state; `load` continues from it."""

@@ -25,15 +25,33 @@ settings.load_profile("headwater")
 # second.
 os.environ.setdefault("HEADWATER_COMPILED", "off")
 
+TESTS = Path(__file__).parent
 IMAGE = "apache/kafka:4.3.1"
 DEPARTURES = 20_000
 
 
+# The files that take longest, so that none of them is left for the end, when there is nothing to do beside it.
+LONGEST = (
+    "integration/test_cli.py",
+    "chaos/test_chaos.py",
+    "integration/test_loop.py",
+    "integration/test_control.py",
+    "accuracy/test_published.py",
+    "integration/test_recovery.py",
+    "security/test_acls.py",
+    "integration/test_explain_export.py",
+    "house/test_readme.py",
+    "security/test_listeners.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever asks for the broker is marked `kafka`, so that `-m "not kafka"` needs no diligence."""
+    """Whoever asks for the broker is marked `kafka`, so that `-m "not kafka"` needs no diligence; the longest first."""
     for item in items:
         if "kafka" in getattr(item, "fixturenames", ()):
             item.add_marker("kafka")
+    places = {str(TESTS / name): place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(str(item.path), len(LONGEST)))
 
 
 def given_broker() -> str | None:

@@ -74,3 +74,19 @@ def test_a_record_that_the_model_did_not_learn_is_refused_when_it_is_heard(monke
     (refused,) = watch.step(loop, unit, [record_of(0, log[0])])
     assert refused is not None
     assert refused.reason == "model_error"
+
+
+def test_nothing_is_kept_for_a_watch_that_has_gone_to_another_worker() -> None:
+    pipeline = pipeline_with(1.0)
+    loop, unit = worker(pipeline), unit_of(pipeline)
+    loop.opened(unit)
+    log = examples(pipeline, 1, 2)
+    learned(loop, log[:5])
+    loop.forget_closed()
+    assert loop.heard is not None
+    assert len(loop.heard) == 5
+    unit.close()
+    loop.forget_closed()
+    assert loop.heard is None
+    learned(loop, log[:10])
+    assert loop.heard is None

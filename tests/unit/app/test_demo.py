@@ -1,11 +1,15 @@
 """The demo's board shows what it was fed, within the room it has."""
 
+import asyncio
 import io
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from app import demo
 from app.demo import MEMORY, ROWS, Board
 from learning.records import DriftEvent, Example, Prediction, Value
 from learning.reports import Report
@@ -130,3 +134,28 @@ def test_classes_are_shown_by_the_most_probable(board: Board) -> None:
     board.prediction(prediction("f2", {}))
     assert "down 0.600" in line_with(board, "f1")
     assert " - " in line_with(board, "f2")
+
+
+@pytest.mark.parametrize(("first_event_after", "patience", "least"), [(0.5, 60.0, 0.9), (None, 0.6, 1.0)])
+def test_seconds_begin_with_the_first_event_or_when_it_should_have_come(
+    board: Board, monkeypatch: pytest.MonkeyPatch, first_event_after: float | None, patience: float, least: float
+) -> None:
+    """On a busy machine starting took most of them, and there was nothing to see."""
+
+    async def never(*_: Any) -> None:
+        await asyncio.sleep(3_600)
+
+    async def measured(board: Board, _: Any) -> None:
+        if first_event_after is not None:
+            await asyncio.sleep(first_event_after)
+            board.measured({"events_total": 1.0}, 1.0)
+        await never()
+
+    monkeypatch.setattr(demo, "feed", never)
+    monkeypatch.setattr(demo, "measure", measured)
+    monkeypatch.setattr(demo, "PATIENCE", patience)
+    parts: Any = SimpleNamespace(trouble=lambda: None)
+    nothing: Any = None
+    started = time.monotonic()
+    asyncio.run(asyncio.wait_for(demo.watch(board, flights, nothing, parts, seconds=0.5, token=nothing), timeout=30))
+    assert time.monotonic() - started >= least

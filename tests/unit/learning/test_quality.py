@@ -171,3 +171,20 @@ def test_predictions_beyond_all_bounds_are_counted_many_at_once_as_one_by_one(
     assert together.report() == pytest.approx(alone.report())
     assert "rmse" not in together.report()
     assert task == "regression" or "brier" not in together.report()
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "anomaly", "regression"])
+def test_counts_of_a_saved_tally_are_whole_numbers(task: str) -> None:
+    """Versions before this one read them, and write them into reports, where a count with a point is refused."""
+    tally = Tally(task, 0.5)
+    for value, outcome in noisy(40):
+        tally.add({"True": value} if task == "multiclass" else value, outcome)
+    state = tally.state()
+    n, loss, squared, error, *said = state["counts"]
+    assert [type(count) for count in (n, *said)] == [int] * 5
+    assert [type(total) for total in (loss, squared, error)] == [float] * 3
+    counts, _, came = state["curve"]
+    assert {type(count) for count in (*counts, *came, *state["negative"].values())} == {int}
+    again = Tally(task, 0.5)
+    again.restore(state)
+    assert again.sums.tolist() == tally.sums.tolist()

@@ -192,3 +192,17 @@ def test_report_is_filled_with_what_the_log_tells() -> None:
 def test_dump_of_other_settings_is_refused(other: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="settings"):
         Watch.load(tiny_pipeline(**other), Watch(tiny_pipeline()).dump())
+
+
+def test_the_last_examples_are_those_of_the_window_and_no_more_than_twice_as_many_are_kept() -> None:
+    rng = random.Random(3)
+    pairs = [(rng.random(), rng.random() < 0.4) for _ in range(5_000)]
+    watch = Watch(tiny_pipeline(window=700))
+    for offset, (value, outcome) in enumerate(pairs):
+        watch.observe(offset, example(value, outcome), None)
+        assert len(watch._quality.recent.outcomes) <= 2 * 700
+    rolling = measure("binary", 0.5, pairs[-700:])
+    assert {name: watch.report()[f"rolling_{name}"] for name in rolling} == pytest.approx(rolling)
+    again = Watch.load(tiny_pipeline(window=700), watch.dump())
+    assert again.report() == watch.report()
+    assert pickle.loads(again.dump())["quality"] == pickle.loads(watch.dump())["quality"]
