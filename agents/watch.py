@@ -52,15 +52,13 @@ def step(loop: Loop, unit: Unit, records: Records) -> list[Invalid | None]:
     reacts = loop.pipeline.react is not None
     for record, entry in read:
         offset = record.offset
-        if offset in alarmed:
-            for alarm in alarmed[offset]:
-                alarms.raised(loop, unit, alarm)
+        for alarm in alarmed.get(offset, ()):
+            alarms.raised(loop, unit, alarm)
         if isinstance(entry, Control) and offset > done_to:
             alarms.told(loop, unit, record, entry)
-        if offset in drifted:
-            for event in drifted[offset]:
-                loop.metrics.count("drift_total", signal=event.signal)
-                unit.emit(loop.pipeline.drift_topic, 0, event.signal.encode(), encode(event))
+        for event in drifted.get(offset, ()):
+            loop.metrics.count("drift_total", signal=event.signal)
+            unit.emit(loop.pipeline.drift_topic, 0, event.signal.encode(), encode(event))
         if reacts and offset > done_to and isinstance(entry, Example) and loop.learner.learns(entry):
             alarms.seen(loop, unit, offset)
     return [invalid for _, invalid in entries]
@@ -131,6 +129,6 @@ def _frozen(loop: Loop, examples: Sequence[tuple[int, Example, float | None]]) -
 
 def _by_copy(loop: Loop, places: list[int], offsets: Sequence[int]) -> Iterable[list[int]]:
     """Runs of places with one frozen copy; one run as a rule, since hardly anything but a rollback changes it."""
-    if not places or offsets[places[0]] >= loop.learner.frozen_version:
-        return [places] if places else []
+    if places and offsets[places[0]] >= loop.learner.frozen_version:
+        return [places]
     return [list(run) for _, run in itertools.groupby(places, lambda i: id(loop.learner.frozen_at(offsets[i])))]

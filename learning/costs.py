@@ -22,8 +22,7 @@ def costs_of(pipeline: "Pipeline", records: Sequence[LogRecord]) -> list[float |
         told = log_losses([each.prediction for each in sure.values()], [each.outcome for each in sure.values()])  # type: ignore[misc]
         for place, cost in zip(sure, told, strict=True):
             costs[place] = cost
-    for place in range(len(records)) if len(sure) < len(records) else ():
-        record = records[place]
+    for place, record in enumerate(records):
         if place not in sure and isinstance(record, Example) and is_scorable(pipeline, record):
             costs[place] = loss_of(pipeline.task, record.prediction, record.outcome)
     return costs
