@@ -1,9 +1,6 @@
 """Alarms: each becomes part of an incident, and may change the model; all in the transaction of what raised it."""
 
 from collections.abc import Iterable
-from typing import Any
-
-from aiokafka import ConsumerRecord
 
 from agents.loop import Loop, wall_ms
 from learning.incidents import Incidents
@@ -55,10 +52,10 @@ def seen(loop: Loop, unit: Unit, offset: int) -> None:
     unit.state[monitors.NAME][monitors.INCIDENTS] = incidents
 
 
-def told(loop: Loop, unit: Unit, record: "ConsumerRecord[Any, Any]", control: Control) -> None:
-    """Remember a control record, as something that may explain an alarm or was done about one."""
+def told(loop: Loop, unit: Unit, offset: int, control: Control) -> None:
+    """Remember a control record that lies there, as something that may explain an alarm or was done about one."""
     incidents, survey = monitors.incidents(unit, loop.pipeline), monitors.survey(unit, loop.pipeline)
-    _save(loop, unit, incidents, incidents.said(survey.until_ms, record.offset, control))
+    _save(loop, unit, incidents, incidents.said(survey.until_ms, offset, control))
 
 
 def opened(loop: Loop, unit: Unit, time_ms: int, summary: Summary) -> None:

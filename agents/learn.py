@@ -18,6 +18,7 @@ from learning import rollback
 from learning.learn import Learner, ModelError, Turn
 from learning.negatives import is_kept
 from learning.records import Control, Example, LogRecord, decode_log
+from learning.scored import Heard
 from streaming.follower import Lesson, read_again
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
     try:
         entry = decode_log(record.value or b"")
         if loop.heard is not None:
-            _keep(loop.heard, record.offset, entry)
+            _keep(loop.heard, record.offset, loop.rows.heard(record.offset, record.timestamp, entry))
         turn = learner.turn_at(record.offset, entry)
         if turn is None:
             learner.apply(record.offset, entry)
@@ -100,11 +101,11 @@ async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
             loop.on_example(entry)
 
 
-def _keep(read: dict[int, LogRecord], offset: int, entry: LogRecord) -> None:
+def _keep(heard: dict[int, Heard], offset: int, entry: Heard) -> None:
     """Have the watch, which comes after, not decode it once more; it does decode what is not there."""
-    if len(read) >= KEPT:  # the watch is far behind, as after a start
-        read.clear()
-    read[offset] = entry
+    if len(heard) >= KEPT:  # the watch is far behind, as after a start
+        heard.clear()
+    heard[offset] = entry
 
 
 def _warn_of_missing(loop: Loop, offset: int, example: Example) -> None:

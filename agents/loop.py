@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -16,7 +16,8 @@ from learning import intake
 from learning.intake import Invalid
 from learning.label import NEVER, Kind, PendingLabels, Resolution
 from learning.learn import Learner
-from learning.records import Example, LogRecord, Prediction, encode
+from learning.records import Example, Prediction, encode
+from learning.scored import Heard, Rows
 from learning.summary import Collector
 from pipelines.definition import Pipeline, Stream
 from streaming.app import StreamApp
@@ -47,6 +48,22 @@ MAX_EXTRA = 200_000  # bytes of the original key, and of the original headers
 MAX_HEADER = 20_000  # a traceback of endless recursion is cut
 
 
+class Pace:
+    """How many records the next step of many gets: as half a turn takes, so that none holds the loop for long.
+
+    Attributes:
+        at_once: so many.
+    """
+
+    def __init__(self) -> None:
+        self.at_once = 16
+
+    def took(self, done: int, seconds: float) -> None:
+        """A step of so many took so long; the next gets twice as many at most."""
+        fit = int(done * TURN / 2 / max(seconds, 1e-6))
+        self.at_once = max(1, min(fit, 2 * max(done, self.at_once // 2), MOST_AT_ONCE))
+
+
 class Loop:
     """The shared parts of one worker.
 
@@ -62,8 +79,9 @@ class Loop:
         on_example: called with each example of the training log.
         missing_negatives: whether it has been said that the training log lacks some which this pipeline would learn.
         count_event: adds one to `events_total`; likewise `count_prediction` and `count_example`.
-        heard: records of the training log that the learner has read, by offset, where this worker watches the log as
-            well; None where it does not.
+        rows: makes rows of the log's examples, for whoever watches it.
+        heard: what the learner has read of the training log, by offset, where this worker watches the log as well; None
+            where it does not.
         model_errors: tracebacks of examples the model raised on, by offset, for the owner of the log to report.
     """
 
@@ -75,7 +93,8 @@ class Loop:
         self.pipeline = pipeline
         self.learner = Learner(pipeline)
         self.model_errors: dict[int, str] = {}
-        self.heard: dict[int, LogRecord] | None = None
+        self.rows = Rows(pipeline)
+        self.heard: dict[int, Heard] | None = None
         self._watched: Unit | None = None  # that of the log, where this worker has had it
         self.snapshots: Snapshots | None = None
         self.reporter: Reporter | None = None
@@ -91,7 +110,7 @@ class Loop:
         self.count_example = metrics.counter("training_examples_total")
         self._count_label = {kind: metrics.counter("labels_total", outcome=kind) for kind in get_args(Kind)}
         self._observe_delay = metrics.histogram("label_delay_seconds")
-        self._at_once = 16  # records that the next step of many gets
+        self._paces: defaultdict[StepOfMany, Pace] = defaultdict(Pace)  # of each its own: a summary takes long
         self._judged: deque[bool] = deque(maxlen=JUDGED)
 
     def tell_model(self) -> None:
@@ -192,19 +211,17 @@ class Loop:
         await self._turns(chunk, turn)
 
     async def each_of_many(self, chunk: Chunk, step: StepOfMany) -> None:
-        """Like `each`, for a step that does many records at once and says of each whether it is refused, and why.
-
-        How many it gets depends on how long those before took, so that it never holds the loop for long.
-        """
+        """Like `each`, for a step that does many records at once and says of each whether it is refused, and why."""
+        pace = self._paces[step]
 
         def turn(unit: Unit, records: Records, done: int) -> int:
             started = now = time.perf_counter()
             while done < len(records) and now - started <= TURN / 2:
-                part, begun = records[done : done + self._at_once], now
+                part, begun = records[done : done + pace.at_once], now
                 self._settle_all(unit, chunk.tp, part, step(self, unit, part))
                 done += len(part)
                 now = time.perf_counter()
-                self._adapt(len(part), now - begun)
+                pace.took(len(part), now - begun)
             return done
 
         await self._turns(chunk, turn)
@@ -244,11 +261,6 @@ class Loop:
         if tp.topic != self.pipeline.summaries_topic:
             self._judged.extend([False] * len(records))
         unit.mark(tp, records[-1].offset)
-
-    def _adapt(self, done: int, seconds: float) -> None:
-        """Choose how many records the next step of many gets: half a turn's, but twice as many as the last at most."""
-        fit = int(done * TURN / 2 / max(seconds, 1e-6))
-        self._at_once = max(1, min(fit, 2 * max(done, self._at_once // 2), MOST_AT_ONCE))
 
     def _end_turn(self, unit: Unit) -> None:
         if pending.NAME in unit.state:

@@ -2,27 +2,27 @@
 
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
-from aiokafka import ConsumerRecord
+import numpy as np
 from faust.types import StreamT
 
 from agents import alarms
 from agents.loop import Loop, Records
-from learning.costs import costs_of
 from learning.intake import Invalid
 from learning.learn import ModelError
-from learning.records import Control, DriftEvent, Example, LogRecord, Value, decode_log, encode
+from learning.records import Control, DriftEvent, Example, Value, decode_log, encode
 from learning.reports import Alarm
+from learning.scored import Floats, Heard, Scored
+from learning.watch import frozen_points
 from streaming.unit import Chunk, Unit
 from tables import monitors
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T", Alarm, DriftEvent)
-Read = Sequence[tuple["ConsumerRecord[Any, Any]", LogRecord]]
 
 
 def register(loop: Loop) -> None:
@@ -41,65 +41,70 @@ def register(loop: Loop) -> None:
 def step(loop: Loop, unit: Unit, records: Records) -> list[Invalid | None]:
     """Some records of the log, in order. Invalid for each that the model did not learn, so that somebody looks at it.
 
-    What is worked out for all at once comes first; what it leads to is then done record by record.
+    What is worked out for all at once comes first; what it leads to, as hardly anything does, is then done in order.
     """
-    entries = [_entry(loop, record) for record in records]
-    read = [(record, entry) for record, (entry, _) in zip(records, entries, strict=True) if entry is not None]
-    costs = costs_of(loop.pipeline, [entry for _, entry in read])
-    done_to = monitors.losses(unit, loop.pipeline).offset  # where the guarantee is at_least_once, some come again
-    alarmed = _observe_losses(loop, unit, read, costs)
-    drifted = _observe_quality(loop, unit, read, costs)
-    reacts = loop.pipeline.react is not None
-    for record, entry in read:
-        offset = record.offset
+    heard, refused = _heard(loop, records)
+    if not heard:
+        return refused
+    scored = loop.rows.columns([each for each in heard.values() if type(each) is bytes])
+    losses = monitors.losses(unit, loop.pipeline)
+    done_to = losses.offset  # where the guarantee is at_least_once, some come again
+    alarmed = _by_offset(losses.observe_all(scored, next(reversed(heard))))
+    unit.state[monitors.NAME][monitors.LOSSES] = losses
+    drifted = _observe_quality(loop, unit, scored, heard)
+    told = {offset: each for offset, each in heard.items() if isinstance(each, Control) and offset > done_to}
+    seen = _learned(loop, scored, heard, done_to) if loop.pipeline.react is not None else ()
+    for offset in sorted({*alarmed, *drifted, *told, *seen}):
         for alarm in alarmed.get(offset, ()):
             alarms.raised(loop, unit, alarm)
-        if isinstance(entry, Control) and offset > done_to:
-            alarms.told(loop, unit, record, entry)
+        if offset in told:
+            alarms.told(loop, unit, offset, told[offset])
         for event in drifted.get(offset, ()):
             loop.metrics.count("drift_total", signal=event.signal)
             unit.emit(loop.pipeline.drift_topic, 0, event.signal.encode(), encode(event))
-        if reacts and offset > done_to and isinstance(entry, Example) and loop.learner.learns(entry):
+        if offset in seen:
             alarms.seen(loop, unit, offset)
-    return [invalid for _, invalid in entries]
+    return refused
 
 
-def _entry(loop: Loop, record: "ConsumerRecord[Any, Any]") -> tuple[LogRecord | None, Invalid | None]:
-    """What stands in a record, None where it cannot be read; and why it is refused."""
-    error = loop.model_errors.pop(record.offset, None) if loop.model_errors else None
-    entry = loop.heard.pop(record.offset, None) if loop.heard else None
-    if entry is None:
-        try:
-            entry = decode_log(record.value or b"")
-        except msgspec.DecodeError as exc:
-            return None, Invalid(reason="malformed", message=f"no record of a training log: {exc}")
-    return entry, None if error is None else Invalid(reason="model_error", message=error)
+def _heard(loop: Loop, records: Records) -> tuple[dict[int, Heard], list[Invalid | None]]:
+    """What stands in the records that can be read, by offset; and of each record why it is refused, if it is."""
+    heard: dict[int, Heard] = {}
+    refused: list[Invalid | None] = [None] * len(records)
+    kept, errors = loop.heard or {}, loop.model_errors
+    for place, record in enumerate(records):
+        offset = record.offset
+        each = kept.pop(offset, None)
+        if each is None:
+            try:
+                each = loop.rows.heard(offset, record.timestamp, decode_log(record.value or b""))
+            except msgspec.DecodeError as exc:
+                refused[place] = Invalid(reason="malformed", message=f"no record of a training log: {exc}")
+                errors.pop(offset, None)
+                continue
+        heard[offset] = each
+        if errors and offset in errors:
+            refused[place] = Invalid(reason="model_error", message=errors.pop(offset))
+    return heard, refused
 
 
-def _observe_losses(loop: Loop, unit: Unit, read: Read, costs: Sequence[float | None]) -> dict[int, list[Alarm]]:
-    """The alarms that the records raise, by offset."""
-    if not read:
-        return {}
-    losses = monitors.losses(unit, loop.pipeline)
-    found = losses.observe_all([(record.offset, entry, record.timestamp) for record, entry in read], costs)
-    unit.state[monitors.NAME][monitors.LOSSES] = losses
-    return _by_offset(found)
-
-
-def _observe_quality(loop: Loop, unit: Unit, read: Read, costs: Sequence[float | None]) -> dict[int, list[DriftEvent]]:
+def _observe_quality(loop: Loop, unit: Unit, scored: Scored, heard: Mapping[int, Heard]) -> dict[int, list[DriftEvent]]:
     """The drift events of the examples among the records, by offset."""
-    found = [
-        (record.offset, entry, cost)
-        for (record, entry), cost in zip(read, costs, strict=True)
-        if isinstance(entry, Example)
-    ]
-    if not found:
+    last = max((offset for offset, each in heard.items() if isinstance(each, bytes | Example)), default=None)
+    if last is None:
         return {}
-    examples = [(offset, entry) for offset, entry, _ in found]
     watch = monitors.watch(unit, loop.pipeline)
-    events = watch.observe_all(examples, [cost for *_, cost in found], _frozen(loop, found))
+    events = watch.observe_all(scored, _frozen(loop, scored), last)
     unit.state[monitors.NAME][monitors.WATCH] = watch
     return _by_offset(events)
+
+
+def _learned(loop: Loop, scored: Scored, heard: Mapping[int, Heard], done_to: int) -> set[int]:
+    """Offsets of those that the model learns while it learns."""
+    learns = loop.learner.learns
+    rows = scored.behind(done_to)
+    others = (offset for offset, each in heard.items() if type(each) is Example and offset > done_to and learns(each))
+    return {*rows.offsets[rows.learned].tolist(), *others}
 
 
 def _by_offset(found: Iterable[T]) -> dict[int, list[T]]:
@@ -109,22 +114,24 @@ def _by_offset(found: Iterable[T]) -> dict[int, list[T]]:
     return by_offset
 
 
-def _frozen(loop: Loop, examples: Sequence[tuple[int, Example, float | None]]) -> list[Value | None]:
-    """What the frozen copy, as it was at each example, says about those that tell how good a model is."""
-    said: list[Value | None] = [None] * len(examples)
-    learns = loop.learner.learns  # a negative that is left out has no vector, or would be one too many of its kind
-    places = [place for place, (_, example, cost) in enumerate(examples) if cost is not None and learns(example)]
-    for at in _by_copy(loop, places, [offset for offset, *_ in examples]):
-        frozen = loop.learner.frozen_at(examples[at[0]][0])
+def _frozen(loop: Loop, scored: Scored) -> Floats:
+    """What the frozen copy, as it was at each example, says about those that tell how good a model is.
+
+    A negative that is left out has no vector, or would be one too many of its kind.
+    """
+    said: list[Value | None] = [None] * len(scored.offsets)
+    learned, offsets = np.flatnonzero(scored.learned), scored.offsets.tolist()
+    for places in _by_copy(loop, learned.tolist(), offsets):
+        frozen = loop.learner.frozen_at(offsets[places[0]])
         if frozen is None:
             continue
-        values = loop.learner.predict_all_with(frozen, [examples[place][1].features for place in at])
-        for place, value in zip(at, values, strict=True):
+        vectors = scored.vectors if len(places) == len(said) else scored.vectors[places]
+        for place, value in zip(places, loop.learner.predict_all_with(frozen, vectors), strict=True):
             if isinstance(value, ModelError):
-                log.error("the frozen copy raised at offset %d: %s", examples[place][0], value)
+                log.error("the frozen copy raised at offset %d: %s", offsets[place], value)
             else:
                 said[place] = value
-    return said
+    return frozen_points(said, scored)
 
 
 def _by_copy(loop: Loop, places: list[int], offsets: Sequence[int]) -> Iterable[list[int]]:

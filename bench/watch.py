@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from learning.backtest import backtest
-from learning.costs import costs_of
 from learning.learn import Learner
 from learning.losses import LossAlarm
 from learning.records import Example, LogRecord
-from learning.watch import Watch
+from learning.scored import Rows
+from learning.watch import Watch, frozen_points
 from pipelines.flights import flights, history
 
 ITEMS = int(os.environ.get("ITEMS", "60000"))
@@ -27,6 +27,7 @@ class Watched:
 
     def __init__(self, frozen: Learner) -> None:
         self.watch, self.losses, self.frozen = Watch(flights), LossAlarm(flights), frozen
+        self.rows = Rows(flights)
 
     def one(self, offset: int, record: LogRecord) -> None:
         """Take one record."""
@@ -36,18 +37,12 @@ class Watched:
 
     def many(self, offset: int, records: Sequence[LogRecord]) -> None:
         """Take many, the first of which lies at this offset."""
-        costs = costs_of(flights, records)
-        self.losses.observe_all([(at, record, 0) for at, record in enumerate(records, offset)], costs)
-        examples = [
-            (at, record, cost)
-            for (at, record), cost in zip(enumerate(records, offset), costs, strict=True)
-            if isinstance(record, Example)
-        ]
-        frozen = self.frozen.frozen
-        vectors = [record.features for _, record, _ in examples]
-        said = [None] * len(vectors) if frozen is None else self.frozen.predict_all_with(frozen, vectors)
+        heard = [self.rows.heard(at, 0, record) for at, record in enumerate(records, offset)]
+        scored, last = self.rows.columns([each for each in heard if isinstance(each, bytes)]), offset + len(records) - 1
+        self.losses.observe_all(scored, last)
+        said = self.frozen.predict_all_with(self.frozen.frozen, scored.vectors)
         values = [value if isinstance(value, float) else None for value in said]
-        self.watch.observe_all([example[:2] for example in examples], [cost for *_, cost in examples], values)
+        self.watch.observe_all(scored, frozen_points(values, scored), last)
 
 
 def one_by_one(log: Sequence[LogRecord], watched: Watched) -> None:

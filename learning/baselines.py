@@ -3,12 +3,13 @@
 They see the outcomes that the model learns, in the order of the training log, whatever entity they are of.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from learning.quality import points_of
 from learning.records import Outcome, Value
 
 BASELINES = ("base_rate", "last_label")
@@ -79,18 +80,22 @@ class Baselines:
         self._times[name] = self._times.get(name, 0) + 1
         self._last = outcome
 
-    def go_through(self, outcomes: Sequence[Outcome]) -> tuple[list[Value], list[Value]]:
-        """What the base rate and the last label say before each of these, which both are told on the way."""
-        if self._task in ("binary", "anomaly") and self._last is not None and outcomes:
-            return self._of_classes(np.array(outcomes, dtype=bool))
-        said: tuple[list[Value], list[Value]] = ([], [])
-        for outcome in outcomes:
-            said[0].append(self.base_rate())
-            said[1].append(self.last_label())
-            self.learn(outcome)
-        return said
+    def go_through(self, outcomes: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """What the base rate and the last label say before each of these, which both are told on the way.
 
-    def _of_classes(self, truths: npt.NDArray[np.bool_]) -> tuple[list[Value], list[Value]]:
+        As points, see `learning.quality.Points`.
+        """
+        if self._task in ("binary", "anomaly") and self._last is not None and len(outcomes):
+            return self._of_classes(outcomes)
+        base_rate: list[Value] = []
+        last_label: list[Value] = []
+        for outcome in outcomes.tolist():
+            base_rate.append(self.base_rate())
+            last_label.append(self.last_label())
+            self.learn(outcome)
+        return points_of(base_rate, outcomes.tolist()), points_of(last_label, outcomes.tolist())
+
+    def _of_classes(self, truths: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """The same of True and False by running counts, to the last bit: all are integers until they are divided."""
         before = np.concatenate(([bool(self._last)], truths[:-1]))
         times = self._times.get(_TRUE, 0) + _earlier(truths)
@@ -107,7 +112,7 @@ class Baselines:
             _count(self._times, name, came, came)
         self._n += len(truths)
         self._last = bool(truths[-1])
-        return base_rate.tolist(), np.where(before, stay, 1.0 - stay).tolist()
+        return base_rate, np.where(before, stay, 1.0 - stay)
 
     def state(self) -> dict[str, Any]:
         """Everything in it, in plain containers that are its own."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
@@ -26,9 +27,9 @@ class Delays:
     def __init__(self) -> None:
         self.bins: dict[int, int] = {}
 
-    def add_all(self, delays_ms: Sequence[int]) -> None:
+    def add_all(self, delays_ms: npt.NDArray[np.int64]) -> None:
         """Take durations; a label whose time is before its event's took no time."""
-        ms = np.array(delays_ms, dtype=float)
+        ms = delays_ms.astype(float)
         bins = np.where(ms > 0, np.ceil(np.log(np.clip(ms, 1.0, _LONGEST_MS)) / _LOG_GAMMA), -1.0).astype(int)
         for bin_, n in zip(*(values.tolist() for values in np.unique(bins, return_counts=True)), strict=True):
             self.bins[bin_] = self.bins.get(bin_, 0) + n

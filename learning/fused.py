@@ -17,13 +17,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 from river import base, compose, linear_model, optim, preprocessing
 from river.utils import VectorDict
 
 from features import compiled
 from learning.linear import Linear, Loss, Numbers, PythonLinear, Recipe
 from learning.linear_compiled import CompiledLinear
-from learning.vectors import matrix_of
 
 # What the River objects are made of; one with anything else is of another version, or somebody has changed it.
 _SCALER = {"with_std", "window_size", "counts", "means", "vars"}
@@ -60,12 +61,12 @@ class _Fused(base.Estimator):
             return self._of_river(self._dict(vector))
         return linear.predict(vector)
 
-    def predict_vectors(self, vectors: Sequence[Sequence[float]]) -> list[float]:
-        """The same for many, each with a number for each of the expected names; to the last bit."""
+    def predict_vectors(self, vectors: npt.NDArray[np.float64]) -> list[float]:
+        """The same for each row, which has a number for each of the expected names; to the last bit."""
         linear = self._linear or self._ready()
-        if linear is None or not self._names or {len(vector) for vector in vectors} != {len(self._names)}:
-            return [self.predict_vector(vector) for vector in vectors]
-        return linear.predict_all(matrix_of(vectors, len(self._names)))
+        if linear is None or not self._names or vectors.shape[1] != len(self._names):
+            return [self.predict_vector(vector) for vector in vectors.tolist()]
+        return linear.predict_all(vectors)
 
     def learn_vector(self, vector: Sequence[float], outcome: Any) -> None:
         """Take one example, with a vector as above."""

@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from math import hypot, isfinite, nan
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from learning.fused import FusedModel, fused
 from learning.negatives import corrected, is_learned
 from learning.records import Control, Example, LogRecord, Value
@@ -181,8 +184,13 @@ class Learner:
         still = self._still_of(model)
         return self._of_all(_checked(self._ask(model, vector) if still is None else self._ask_fused(still, vector)))
 
-    def predict_all_with(self, model: Any, vectors: Sequence[Sequence[float]]) -> list[Value | ModelError]:
-        """The same about many vectors, to the last bit, with the error in its place where one would be raised."""
+    def predict_all_with(self, model: Any, vectors: npt.NDArray[np.float64]) -> list[Value | ModelError]:
+        """The same about many vectors, to the last bit, with the error in its place where one would be raised.
+
+        Args:
+            model: as in `predict_with`.
+            vectors: of shape (vectors, features).
+        """
         still = self._still_of(model)
         if still is not None:
             try:
@@ -193,7 +201,7 @@ class Learner:
                 if self._share >= 1.0:
                     return [number or 0.0 for number in numbers]  # as in `_ask_fused`
                 return [corrected(number or 0.0, self._share) for number in numbers]
-        return [self._said_or_error(model, vector) for vector in vectors]
+        return [self._said_or_error(model, vector) for vector in vectors.tolist()]
 
     def _of_all(self, value: Value) -> Value:
         """What the model says, as of a stream of which all negatives are learned."""
@@ -360,8 +368,9 @@ class Learner:
         self.frozen, self.frozen_version = frozen, since
 
 
+OUTCOMES: dict[str, type] = {"binary": bool, "anomaly": bool, "regression": float, "multiclass": str}
+"""The type of what comes, by the task."""
 LARGEST = 1e120  # features are sums of at most 1e100 each; what is learned beyond it makes numbers that are none
-_OUTCOMES: dict[str, type] = {"binary": bool, "anomaly": bool, "regression": float, "multiclass": str}
 
 
 def unfit(task: str, features: int, example: Example) -> str | None:
@@ -372,7 +381,7 @@ def unfit(task: str, features: int, example: Example) -> str | None:
     >>> unfit("binary", 0, Example("a", "k", 0, 0, 0.5, 0, [], "", "yes", "label"))
     "got outcome 'yes', expected a bool"
     """
-    expected, outcome, vector = _OUTCOMES[task], example.outcome, example.features
+    expected, outcome, vector = OUTCOMES[task], example.outcome, example.features
     if type(outcome) is not expected:
         return f"got outcome {str(outcome)[:100]!r}, expected a {expected.__name__}"
     if expected is float and not -LARGEST <= outcome <= LARGEST:  # type: ignore[operator]  # it is a float

@@ -90,8 +90,20 @@ class PythonLinear:
         return sigmoid(score) if self._is_class else score
 
     def predict_all(self, vectors: npt.NDArray[np.float64]) -> list[float]:
-        """As `Linear` has it."""
-        return predict_all(self._recipe, self.numbers(), self._deviations, vectors)
+        """As `Linear` has it: added up feature by feature for all rows, so that each has its order."""
+        scores = np.zeros(len(vectors))
+        with np.errstate(all="ignore"):  # as Python's floats are: infinity, and what is no number, are for who asks
+            seen = vectors
+            if self._recipe.scaled:
+                scale = np.array(self._deviations)
+                seen = (vectors - np.array(self._means)) / scale
+                seen[:, scale == 0.0] = 0.0
+            for term in np.ascontiguousarray((seen * np.array(self._weights)).T):
+                scores += term
+            scores += self._intercept
+        said: list[float] = scores.tolist()
+        # The exponential is Python's: NumPy's may be another one.
+        return list(map(sigmoid, said)) if self._is_class else said
 
     def _score(self, vector: Sequence[float]) -> float:
         score = 0.0
@@ -153,31 +165,6 @@ def sigmoid(score: float) -> float:
     if score > 30:
         return 1.0
     return 1 / (1 + exp(-score))
-
-
-def predict_all(
-    recipe: Recipe, numbers: Numbers, deviations: Sequence[float], vectors: npt.NDArray[np.float64]
-) -> list[float]:
-    """What a model says about each row; added up feature by feature for all rows, so that each has its order.
-
-    Args:
-        recipe: the model's.
-        numbers: what it has learned.
-        deviations: square roots of the variances.
-        vectors: one a row.
-    """
-    scores = np.zeros(len(vectors))
-    with np.errstate(all="ignore"):  # as Python's floats are: infinity, and what is no number, are for who asks
-        seen = vectors
-        if recipe.scaled:
-            scale = np.array(deviations)
-            seen = (vectors - np.array(numbers.means)) / scale
-            seen[:, scale == 0.0] = 0.0
-        for term in np.ascontiguousarray((seen * np.array(numbers.weights)).T):
-            scores += term
-        scores += numbers.intercept
-    # The exponential is Python's: NumPy's may be another one.
-    return scores.tolist() if recipe.loss == "squared" else list(map(sigmoid, scores.tolist()))
 
 
 def gradient(recipe: Recipe, score: float, outcome: float) -> float:

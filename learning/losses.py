@@ -5,15 +5,16 @@ with a day of label time, when it has enough examples. Only what gets worse is a
 """
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from learning.alarms import DETECTOR, Bet, alarm_threshold, new_bet
-from learning.costs import costs_of
+from learning.quality import added
 from learning.records import Example, LogRecord
 from learning.reports import Alarm, Measures
+from learning.scored import Rows, Scored
 from learning.summary import DAY_MS
 from learning.survey import BUDGET, LEAST_EVENTS
 
@@ -65,6 +66,7 @@ class LossAlarm:
     def __init__(self, pipeline: "Pipeline", *, budget: float = BUDGET, cycle_ms: int = DAY_MS) -> None:
         self._pipeline = pipeline
         self._cycle = cycle_ms
+        self._rows = Rows(pipeline)
         self._first = pipeline.baseline_examples
         self.threshold = alarm_threshold(budget, cycle_ms / DAY_MS)
         # A window ends with a cycle, so what was counted in another one does not go on in this.
@@ -77,40 +79,56 @@ class LossAlarm:
         return self._state.offset
 
     def observe(self, offset: int, record: LogRecord, wall_ms: int) -> Alarm | None:
-        """Take one record, as `observe_all` takes many; the alarm that it raises, if any."""
-        return next(iter(self.observe_all([(offset, record, wall_ms)], costs_of(self._pipeline, [record]))), None)
+        """Take one record, as `observe_all` takes many; the alarm that it raises, if any.
 
-    def observe_all(self, entries: Sequence[tuple[int, LogRecord, int]], costs: Sequence[float | None]) -> list[Alarm]:
-        """Take records of the log in order; one at or before the last is passed over.
+        Args:
+            offset: where it lies in the log.
+            record: what stands there.
+            wall_ms: when it was written, for the alarm.
+        """
+        if not isinstance(record, Example):
+            self._state.offset = max(self._state.offset, offset)
+            return None
+        return next(iter(self.observe_all(self._rows.of(offset, wall_ms, record), offset)), None)
+
+    def observe_all(self, scored: Scored, to: int) -> list[Alarm]:
+        """Take examples of the log in order; one at or before the last offset is passed over.
 
         The alarms that they raise: none in the pipeline's first `baseline_examples`. Corrections are second outcomes
         and count no more here than in the watch.
 
         Args:
-            entries: of each record its offset (they rise), what stands there, and when it was written in ms, for the
-                alarm.
-            costs: of each, as `learning.costs.costs_of` has them.
+            scored: the examples that tell how good the model is.
+            to: offset of the last record that was read, whatever it was.
         """
-        state, cycle, alarms = self._state, self._cycle, []
-        window, done_to = state.window, state.offset
-        for (offset, record, wall_ms), cost in zip(entries, costs, strict=True):
-            if offset <= done_to or cost is None or not isinstance(record, Example):
-                continue
-            state.examples += 1
-            if state.examples <= self._first:
-                continue  # a model that has just begun gets worse and better for no other reason
-            day = record.label_time_ms // cycle
-            if day > window.day:
-                if window.counts[0] >= LEAST_EVENTS:
-                    over, window = window, _Window()
-                    state.window = window
-                    alarm = self._judge(over, offset, record, wall_ms)
-                    alarms += [] if alarm is None else [alarm]
-                window.day = day
-            _count(window, record, day, cost)
-        if entries:
-            state.offset = max(done_to, entries[-1][0])
+        state = self._state
+        fresh = scored.behind(state.offset)
+        state.offset = max(state.offset, to)
+        before, state.examples = state.examples, state.examples + len(fresh.offsets)
+        if before < self._first:  # a model that has just begun gets worse and better for no other reason
+            fresh = fresh.since(self._first - before)
+        if not len(fresh.offsets):
+            return []
+        alarms: list[Alarm] = []
+        # The latest day so far, which only goes on.
+        days = np.maximum.accumulate(fresh.label_times // self._cycle)
+        starts = [0, *(np.flatnonzero(days[1:] > days[:-1]) + 1).tolist()]
+        for start, stop in zip(starts, [*starts[1:], len(days)], strict=True):
+            alarm = self._begin(int(days[start]), fresh, start)
+            alarms += [] if alarm is None else [alarm]
+            _count(state.window, fresh, slice(start, stop), self._cycle)
         return alarms
+
+    def _begin(self, day: int, scored: Scored, place: int) -> Alarm | None:
+        """An example of this day comes: end the window before where it has enough; the alarm that this raises."""
+        window, alarm = self._state.window, None
+        if day <= window.day:
+            return None
+        if window.counts[0] >= LEAST_EVENTS:
+            self._state.window = _Window()
+            alarm = self._judge(window, scored, place)
+        self._state.window.day = day
+        return alarm
 
     def drift(self) -> Measures:
         """For "loss" and "label_delay", how much of the threshold each has reached by itself."""
@@ -139,8 +157,8 @@ class LossAlarm:
         made._state = state
         return made
 
-    def _judge(self, window: _Window, offset: int, record: Example, wall_ms: int) -> Alarm | None:
-        state = self._state
+    def _judge(self, window: _Window, scored: Scored, place: int) -> Alarm | None:
+        state, offset = self._state, int(scored.offsets[place])
         now = _measures(window)
         names = {"loss": ("loss", "loss of True", "loss of False"), "label_delay": ("label delay",)}
         for signal, bet in state.bets.items():
@@ -164,9 +182,9 @@ class LossAlarm:
             kind="loss" if first == "loss" else "labels",
             signal=first,
             detector=DETECTOR,
-            time_ms=record.label_time_ms,
-            wall_ms=wall_ms,
-            version=record.version,
+            time_ms=int(scored.label_times[place]),
+            wall_ms=int(scored.wall_ms[place]),
+            version=int(scored.versions[place]),
             offset=offset,
             value=round(total, 3),
             threshold=self.threshold,
@@ -175,18 +193,20 @@ class LossAlarm:
         )
 
 
-def _count(window: _Window, example: Example, day: int, cost: float) -> None:
-    counts, losses, outcome = window.counts, window.losses, example.outcome
-    if not counts[0]:
-        window.first = day
-    counts[0] += 1
-    losses[0] += cost
-    if isinstance(outcome, bool):
-        kind = 1 if outcome else 2
-        counts[kind] += 1
-        losses[kind] += cost
-    if len(window.delays) < LEAST_EVENTS and example.source == "label":
-        window.delays.append((example.label_time_ms - example.time_ms) / 1000.0)
+def _count(window: _Window, scored: Scored, at: slice, cycle_ms: int) -> None:
+    """Count the examples of a slice, one at least; sums are added to one by one, however the log is cut."""
+    outcomes, costs = scored.outcomes[at], scored.costs[at]
+    if not window.counts[0]:
+        window.first = int(scored.label_times[at][0]) // cycle_ms
+    kinds = [costs, costs[outcomes], costs[~outcomes]] if outcomes.dtype == bool else [costs]
+    for kind, chosen in enumerate(kinds):
+        window.counts[kind] += len(chosen)
+        window.losses[kind] = added(chosen.tolist(), window.losses[kind])
+    room = LEAST_EVENTS - len(window.delays)
+    if room > 0:
+        labelled = scored.labelled[at]
+        delays = (scored.label_times[at] - scored.times[at])[labelled][:room] / 1000.0
+        window.delays.extend(delays.tolist())
 
 
 _SIGNALS = ("loss", "label_delay")

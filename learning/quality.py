@@ -51,12 +51,10 @@ def log_loss(probability: float, outcome: bool) -> float:
     return -math.log(min(max(right, SMALLEST), 1.0 - SMALLEST))
 
 
-def log_losses(probabilities: Sequence[float], outcomes: Sequence[bool]) -> list[float]:
-    """The `log_loss` of each, to the last bit."""
-    right = np.array(probabilities)
-    right = np.where(np.array(outcomes, dtype=bool), right, 1.0 - right)
+def log_losses(right: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The `log_loss` of each, to the last bit, by the probability that was given to what came."""
     # The logarithm is Python's: NumPy's may be another one.
-    return [-log for log in map(math.log, np.clip(right, SMALLEST, 1.0 - SMALLEST).tolist())]
+    return -np.array(list(map(math.log, np.clip(right, SMALLEST, 1.0 - SMALLEST).tolist())), dtype=float)
 
 
 def loss_of(task: str, value: Value, outcome: Outcome) -> float:
@@ -68,11 +66,16 @@ def loss_of(task: str, value: Value, outcome: Outcome) -> float:
     return abs(value - float(outcome))
 
 
-def is_wrong(task: str, value: Value, outcome: Outcome, threshold: float) -> bool:
-    """Whether the class that the prediction stands for is another than the outcome."""
-    if isinstance(value, dict):
-        return best_class(value) != str(outcome)
-    return (value >= threshold) != bool(outcome) if task != "regression" else value != outcome
+def are_wrong(
+    task: str, points: npt.NDArray[np.float64], outcomes: npt.NDArray[Any], threshold: float
+) -> npt.NDArray[np.bool_]:
+    """Whether the class that each prediction stands for is another than the outcome; points as `Points` has them."""
+    wrong: npt.NDArray[np.bool_]
+    if task == "multiclass":
+        wrong = points[:, 2] == 0.0
+    else:
+        wrong = points != outcomes if task == "regression" else (points >= threshold) != outcomes
+    return wrong
 
 
 def best_class(probabilities: Mapping[str, float]) -> str | None:
@@ -85,20 +88,28 @@ def best_class(probabilities: Mapping[str, float]) -> str | None:
 
 
 def point_of(value: Value, outcome: Outcome) -> Point:
-    """All that the measures need of a prediction, in fixed size: a number is its own point.
+    """All that the measures need of a prediction, in fixed size: a number is its own point, of classes `marks_of`."""
+    return marks_of(value, outcome) if isinstance(value, dict) else value
 
-    Of several classes: the probability of the outcome, that of the most probable class, whether this was the outcome,
-    and the sum of all squared probabilities.
 
-    >>> point_of({"a": 0.25, "b": 0.75}, "a")
+def marks_of(probabilities: Mapping[str, float], outcome: Outcome) -> Marks:
+    """All that the measures need of the probabilities of several classes.
+
+    The probability of the outcome, that of the most probable class, whether this was the outcome, and the sum of all
+    squared probabilities.
+
+    >>> marks_of({"a": 0.25, "b": 0.75}, "a")
     (0.25, 0.75, False, 0.625)
     """
-    if not isinstance(value, dict):
-        return value
     name = str(outcome)
-    of_outcome, top = value.get(name, 0.0), max(value.values(), default=0.0)
-    right = of_outcome == top and best_class(value) == name
-    return of_outcome, top, right, sum([p * p for p in value.values()])
+    of_outcome, top = probabilities.get(name, 0.0), max(probabilities.values(), default=0.0)
+    right = of_outcome == top and best_class(probabilities) == name
+    return of_outcome, top, right, sum([p * p for p in probabilities.values()])
+
+
+def points_of(values: Sequence[Value], outcomes: Sequence[Outcome]) -> npt.NDArray[np.float64]:
+    """The `point_of` each, as `Points` has them."""
+    return np.array([point_of(*pair) for pair in zip(values, outcomes, strict=True)], dtype=float)
 
 
 def exact_roc_auc(scores: npt.ArrayLike, outcomes: npt.ArrayLike) -> float | None:
@@ -176,13 +187,12 @@ class Curve:
         it larger than 0: of n predictions in a bin, by about sqrt(share * (1 - share) / n).
         """
         bins = [row for row in self.sums.T.tolist() if row[0]]
-        total = _added(n for n, _, _ in bins)
-        return _added(n * abs(said / n - came / n) for n, said, came in bins) / total if total else None
+        total = added(n for n, _, _ in bins)
+        return added(n * abs(said / n - came / n) for n, said, came in bins) / total if total else None
 
 
-def _added(numbers: Iterable[float]) -> float:
-    """Their sum one by one; `sum` compensates rounding errors from Python 3.12 on."""
-    total = 0.0
+def added(numbers: Iterable[float], total: float = 0.0) -> float:
+    """A total and these, one by one; `sum` compensates rounding errors from Python 3.12 on."""
     for number in numbers:
         total += number
     return total
@@ -278,27 +288,19 @@ class Tally:
         self._plus(1, log_loss(probability, truth), error * error, 0, said == truth, *of_true)
         self.curve.add(probability, truth)
 
-    def take_all(self, points: Sequence[Point], outcomes: Sequence[Outcome]) -> None:
+    def take_all(self, points: npt.ArrayLike, outcomes: npt.ArrayLike) -> None:
         """Take many, as `take` one by one does but for rounding, and faster."""
-        if len(points) < _FEW:
-            for point, outcome in zip(points, outcomes, strict=True):
-                self.take(point, outcome)
-            return
-        if self.task == "anomaly":
-            sides, places = np.array(outcomes, dtype=bool).astype(int), list(map(self._bin, points))  # type: ignore[arg-type]
-            np.add.at(self.scores, (sides, np.array(places)), 1.0)
-            self._plus(len(points))
-            return
-        if self.task == "binary":
-            Points(self.task, self.threshold, points, outcomes).to(self)
-            return
-        values = np.array(points, dtype=float)
-        if self.task == "multiclass":
-            self._take_classes(values)
-        else:
-            with _silent():
-                errors = values - np.array(outcomes, dtype=float)
-                self._plus(len(points), np.abs(errors).sum(), (errors * errors).sum(), errors.sum())
+        Points(self.task, self.threshold, points, outcomes).to(self)
+
+    def _take_numbers(self, values: npt.NDArray[np.float64], outcomes: npt.NDArray[Any]) -> None:
+        with _silent():
+            errors = values - outcomes
+            self._plus(len(values), np.abs(errors).sum(), (errors * errors).sum(), errors.sum())
+
+    def _take_scores(self, values: npt.NDArray[np.float64], outcomes: npt.NDArray[Any]) -> None:
+        places = np.array(list(map(self._bin, values.tolist())))
+        np.add.at(self.scores, (outcomes.astype(np.int64), places), 1.0)
+        self._plus(len(values))
 
     def _take_classes(self, marks: npt.NDArray[np.float64]) -> None:
         of_outcome, top, right, squares = marks.T
@@ -403,28 +405,25 @@ class Points:
     Args:
         task: of the tallies.
         threshold: of the tallies.
-        points: of the predictions.
+        points: of the predictions; of shape (predictions,), or (predictions, 4) of several classes.
         outcomes: what came, as many.
     """
 
-    def __init__(self, task: str, threshold: float, points: Sequence[Point], outcomes: Sequence[Outcome]) -> None:
-        self._points, self._outcomes = points, outcomes
-        self._each = None
-        if task == "binary":
-            self._each = _each(threshold, np.array(points, dtype=float), np.array(outcomes, dtype=bool))
+    def __init__(self, task: str, threshold: float, points: npt.ArrayLike, outcomes: npt.ArrayLike) -> None:
+        self._task = task
+        self._points = np.asarray(points, dtype=float)
+        self._outcomes = np.asarray(outcomes)
+        self._each = _each(threshold, self._points, self._outcomes.astype(bool)) if task == "binary" else None
 
     def to(self, tally: Tally) -> None:
         """Add all of them to one tally."""
-        if self._each is None:
-            tally.take_all(self._points, self._outcomes)
-        else:
-            self.to_groups([tally], np.zeros(len(self._points), dtype=np.int64))
+        self.to_groups([tally], np.zeros(len(self._points), dtype=np.int64))
 
-    def only(self, at: Sequence[int]) -> "Points":
+    def only(self, at: npt.NDArray[np.int64]) -> "Points":
         """Those at some places."""
         chosen = copy(self)
-        chosen._points, chosen._outcomes = [self._points[i] for i in at], [self._outcomes[i] for i in at]
-        chosen._each = None if self._each is None else self._each.only(np.array(at, dtype=np.int64))
+        chosen._points, chosen._outcomes = self._points[at], self._outcomes[at]
+        chosen._each = None if self._each is None else self._each.only(at)
         return chosen
 
     def to_groups(self, tallies: Sequence[Tally], groups: npt.NDArray[np.int64]) -> None:
@@ -438,12 +437,22 @@ class Points:
             return
         if self._each is None:
             for number, tally in enumerate(tallies):
-                at = np.flatnonzero(groups == number).tolist()
-                tally.take_all([self._points[i] for i in at], [self._outcomes[i] for i in at])
+                self._to_one(tally, groups == number)
             return
         with _silent():
             for tally, sums in zip(tallies, _by_group(self._each, groups, len(tallies), tallies[0].bins), strict=True):
                 tally.sums += sums
+
+    def _to_one(self, tally: Tally, at: npt.NDArray[np.bool_]) -> None:
+        points, outcomes = self._points[at], self._outcomes[at]
+        if not len(points):
+            return
+        if self._task == "multiclass":
+            tally._take_classes(points)
+        elif self._task == "regression":
+            tally._take_numbers(points, outcomes)
+        else:
+            tally._take_scores(points, outcomes)
 
 
 def _each(threshold: float, values: npt.NDArray[np.float64], truths: npt.NDArray[np.bool_]) -> _Each:
@@ -490,7 +499,6 @@ def _by_group(each: _Each, groups: npt.NDArray[np.int64], n: int, bins: int) -> 
 # What others write to the log, or a model that diverges says, may be beyond all bounds. Sums of it that are no numbers
 # are left out of a report, as other measures that are not defined; numpy need not warn, as floats of Python do not.
 _silent = partial(np.errstate, over="ignore", invalid="ignore")
-_FEW = 8  # up to there, one by one is faster
 
 
 def _log_losses(right: npt.NDArray[np.float64]) -> float:
@@ -498,13 +506,13 @@ def _log_losses(right: npt.NDArray[np.float64]) -> float:
     return float(-np.log(np.clip(right, SMALLEST, 1.0 - SMALLEST)).sum())
 
 
-def measured(task: str, threshold: float, points: Sequence[Point], outcomes: Sequence[Outcome]) -> tuple[Report, Curve]:
+def measured(task: str, threshold: float, points: npt.ArrayLike, outcomes: npt.ArrayLike) -> tuple[Report, Curve]:
     """The measures of `Tally.report` over these predictions, with the ROC AUC exact; and their reliability."""
     tally = Tally(task, threshold)
     tally.take_all(points, outcomes)
     report = tally.report()
     if "roc_auc" in report:
-        report["roc_auc"] = exact_roc_auc(np.array(points, dtype=float), outcomes) or 0.0
+        report["roc_auc"] = exact_roc_auc(points, outcomes) or 0.0
     return report, tally.curve
 
 

@@ -5,20 +5,21 @@ the outcome was known and by the version that made it, so nothing is ever scored
 """
 
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from river import base
 
 from learning import pickles, reports
 from learning.baselines import BASELINES, Baselines
-from learning.costs import costs_of
 from learning.delays import Delays, exact_quantiles
-from learning.quality import COARSE, Curve, Point, Points, Report, Tally, is_wrong, measured, point_of
+from learning.quality import COARSE, Curve, Point, Points, Report, Tally, are_wrong, measured, point_of
 from learning.records import DriftEvent, Example, Outcome, Value
+from learning.scored import Bools, Floats, Ints, Rows, Scored
 from learning.windows import Cohorts, SpanTally
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ OVER = {
 _BATCH = 1024  # examples that are folded at once, which costs the less for each the more there are
 
 
-class _Scored(NamedTuple):
-    """Scored examples, a list for each thing that is counted of them: many small objects would be the collector's work.
+class _Batch(NamedTuple):
+    """What is counted of scored examples, a column for each thing, as `learning.scored.Scored` has them.
 
     Attributes:
         outcomes: what came.
@@ -53,33 +54,48 @@ class _Scored(NamedTuple):
         times: event times in ms.
         label_times: in ms.
         labelled: whether it came as a label.
-        frozen: points of the frozen copy, None where it says nothing.
+        frozen: points of the frozen copy, no numbers where it says nothing.
     """
 
-    outcomes: list[Outcome]
-    points: list[Point]
-    times: list[int]
-    label_times: list[int]
-    labelled: list[bool]
-    frozen: list[Point | None]
+    outcomes: npt.NDArray[Any]
+    points: Floats
+    times: Ints
+    label_times: Ints
+    labelled: Bools
+    frozen: Floats
 
-    def cut(self, *at: int | None) -> "_Scored":
+    def cut(self, *at: int | None) -> "_Batch":
         """Those of a slice."""
-        return _Scored._make(column[slice(*at)] for column in self)
+        return _Batch._make(column[slice(*at)] for column in self)
 
 
 class _Recent(NamedTuple):
-    """The last examples, as many as the pipeline's `window`; lists as in `_Scored`.
+    """The last examples, as many as the pipeline's `window`; columns as in `_Batch`.
 
     Attributes:
         outcomes: what came.
         said: points of the model, and of each baseline.
-        delays: how long the label took in ms, None where it is none.
+        delays: how long the label took in ms, 0 where it is none.
+        labelled: whether it is one.
     """
 
-    outcomes: list[Outcome]
-    said: list[list[Point]]
-    delays: list[int | None]
+    outcomes: npt.NDArray[Any]
+    said: list[Floats]
+    delays: Ints
+    labelled: Bools
+
+    def then(self, later: "_Recent") -> "_Recent":
+        """These and those that came later."""
+        said = [np.concatenate(each) for each in zip(self.said, later.said, strict=True)]
+        outcomes, delays, labelled = (
+            np.concatenate(each)
+            for each in ((self.outcomes, later.outcomes), (self.delays, later.delays), (self.labelled, later.labelled))
+        )
+        return _Recent(outcomes, said, delays, labelled)
+
+    def last(self, n: int) -> "_Recent":
+        """The last of these."""
+        return _Recent(self.outcomes[-n:], [said[-n:] for said in self.said], self.delays[-n:], self.labelled[-n:])
 
 
 def by_metric(quality: Mapping[str, Report], baselines: Mapping[str, Report]) -> Report:
@@ -106,28 +122,28 @@ class _Monitored:
         self._index = list(pipeline.feature_set.names).index(feature) if kind == "feature" else -1
         self._errors_only = isinstance(self.detector, base.BinaryDriftDetector)
 
-    def feed(self, examples: Sequence[Example], costs: Sequence[float]) -> list[tuple[int, float, int]]:
+    def feed(self, scored: Scored) -> list[tuple[int, float, int]]:
         """Where the detector fired: the example's place, the signal there, and how often it has fired by then."""
         detector, fired = self.detector, []
         update = detector.update
-        for place, value in self._values(examples, costs):
+        values, places = self._values(scored)
+        for number, value in enumerate(values.tolist()):
             update(value)
             if detector.drift_detected:
                 self.detections += 1
-                fired.append((place, float(value), self.detections))
+                fired.append((number if places is None else int(places[number]), float(value), self.detections))
         return fired
 
-    def _values(self, examples: Sequence[Example], costs: Sequence[float]) -> Iterable[tuple[int, float]]:
-        """The signal with the places of the examples that have one: a negative that was not kept has no features."""
+    def _values(self, scored: Scored) -> tuple[npt.NDArray[Any], Ints | None]:
+        """The signal, and the places of the examples that have one, None where all do: features are of those kept."""
         if self._kind == "feature":
-            index = self._index
-            return [(place, example.features[index]) for place, example in enumerate(examples) if example.kept]
+            signal = scored.vectors[:, self._index]
+            return (signal, None) if scored.kept.all() else (signal[scored.kept], np.flatnonzero(scored.kept))
         if self._kind == "prediction":
-            values = [example.prediction for example in examples]
-            return enumerate([max(v.values(), default=0.0) if isinstance(v, dict) else v for v in values])
+            return scored.points[:, 1] if self._task == "multiclass" else scored.points, None
         if self._errors_only:  # River's detectors for error rates read right or wrong, not how much
-            return enumerate([is_wrong(self._task, e.prediction, e.outcome, self._threshold) for e in examples])
-        return enumerate(costs)
+            return are_wrong(self._task, scored.points, scored.outcomes, self._threshold), None
+        return scored.costs, None
 
 
 class _Quality:
@@ -151,59 +167,41 @@ class _Quality:
         self.cohorts = Cohorts(partial(make, COARSE), pipeline.horizon_ms)
         self.delays = Delays()
         self.baselines = Baselines(pipeline.task)
-        self.recent = _Recent([], [[] for _ in range(1 + len(BASELINES))], [])
+        self.recent: _Recent | None = None
         self._window: int = pipeline.window
 
-    def fold(self, batch: _Scored) -> None:
-        """Count these."""
-        outcomes, own, labelled = batch.outcomes, batch.points, batch.labelled
-        if not outcomes:
-            return
-        beside = [_points_of(said, outcomes) for said in self.baselines.go_through(outcomes)]
+    def fold(self, batch: _Batch) -> None:
+        """Count these, one at least."""
+        outcomes, times, label_times = batch.outcomes, batch.times, batch.label_times
+        beside = self.baselines.go_through(outcomes)
         for tally, said in zip(self.beside, beside, strict=True):
             self._points(said, outcomes).to(tally)
-        points = self._points(own, outcomes)
+        points = self._points(batch.points, outcomes)
         points.to(self.total)
-        times, label_times = np.array(batch.times), np.array(batch.label_times)
         self.span.take_all(times, points)
-        self.cohorts.take_all(times, label_times, np.array(labelled), points)
-        delays = [
-            delay if label else None for delay, label in zip((label_times - times).tolist(), labelled, strict=True)
-        ]
-        self.delays.add_all([delay for delay in delays if delay is not None])
+        self.cohorts.take_all(times, label_times, batch.labelled, points)
+        delays = np.where(batch.labelled, label_times - times, 0)
+        self.delays.add_all(delays[batch.labelled])
         self._fold_frozen(points, batch.frozen, outcomes)
-        self._remember(outcomes, [own, *beside], delays)
+        self._remember(_Recent(outcomes, [batch.points, *beside], delays, batch.labelled))
 
-    def _remember(self, outcomes: list[Outcome], said: list[list[Point]], delays: list[int | None]) -> None:
-        """Make these the last ones. Older ones go when there are twice as many, not each time."""
-        lists: list[tuple[list[Any], list[Any]]] = [
-            (self.recent.outcomes, outcomes),
-            *zip(self.recent.said, said, strict=True),
-            (self.recent.delays, delays),
-        ]
-        for kept, new in lists:
-            kept.extend(new)
-            if len(kept) > 2 * self._window:
-                del kept[: -self._window]
+    def _remember(self, later: _Recent) -> None:
+        both = later if self.recent is None else self.recent.then(later)
+        self.recent = both.last(self._window)
 
-    def last(self) -> _Recent:
-        """The last examples."""
-        outcomes, said, delays = self.recent
-        last = slice(-self._window, None)
-        return _Recent(outcomes[last], [points[last] for points in said], delays[last])
-
-    def _fold_frozen(self, own: Points, frozen: Sequence[Point | None], outcomes: Sequence[Outcome]) -> None:
-        since = [i for i, point in enumerate(frozen) if point is not None]
-        if not since:
+    def _fold_frozen(self, own: Points, frozen: Floats, outcomes: npt.NDArray[Any]) -> None:
+        since = np.flatnonzero(_said(frozen))
+        if not len(since):
             return
-        said = self._points([point for point in frozen if point is not None], [outcomes[i] for i in since])
-        own = own if len(since) == len(frozen) else own.only(since)
+        if len(since) < len(frozen):
+            own, frozen, outcomes = own.only(since), frozen[since], outcomes[since]
+        said = self._points(frozen, outcomes)
         if not self._negatives:
             said.to(self.frozen)
             own.to(self.since)
             return
         for truth, tallies in ((True, (self.frozen, self.since)), (False, self._negatives)):
-            at = [place for place, i in enumerate(since) if bool(outcomes[i]) is truth]
+            at = np.flatnonzero(outcomes == truth)
             for points, tally in zip((said, own), tallies, strict=True):
                 points.only(at).to(tally)
 
@@ -226,14 +224,13 @@ class _Quality:
 
     def state(self) -> dict[str, Any]:
         """Everything in it, in plain containers that are its own."""
-        recent = self.last()
         return {
             "tallies": [tally.state() for tally in self._tallies()],
             "span": self.span.state(),
             "cohorts": self.cohorts.state(),
             "delays": dict(self.delays.bins),
             "baselines": self.baselines.state(),
-            "recent": list(zip(recent.outcomes, zip(*recent.said, strict=True), recent.delays, strict=True)),
+            "recent": [] if self.recent is None else _saved(self.recent),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -244,26 +241,84 @@ class _Quality:
         self.cohorts.restore(state["cohorts"])
         self.delays.bins = dict(state["delays"])
         self.baselines.restore(state["baselines"])
-        recent = state["recent"]
-        self._remember(
-            [outcome for outcome, _, _ in recent],
-            [[said[who] for _, said, _ in recent] for who in range(1 + len(BASELINES))],
-            [delay for *_, delay in recent],
-        )
+        self.recent = _recent_of(state["recent"]) if state["recent"] else None
 
     def _tallies(self) -> list[Tally]:
         return [self.total, self.frozen, self.since, *self.beside, *self._negatives]
 
 
-def _points_of(said: Sequence[Value], outcomes: Sequence[Outcome]) -> list[Point]:
-    return [
-        point_of(value, outcome) if isinstance(value, dict) else value
-        for value, outcome in zip(said, outcomes, strict=True)
+def _saved(recent: _Recent) -> list[tuple[Outcome, tuple[Point, ...], int | None]]:
+    """The last examples in plain containers."""
+    delays = [
+        delay if labelled else None
+        for delay, labelled in zip(recent.delays.tolist(), recent.labelled.tolist(), strict=True)
     ]
+    said = zip(*map(_plain, recent.said), strict=True)
+    return list(zip(recent.outcomes.tolist(), said, delays, strict=True))
 
 
-def _nothing() -> _Scored:
-    return _Scored([], [], [], [], [], [])
+def _recent_of(saved: Sequence[tuple[Outcome, tuple[Point, ...], int | None]]) -> _Recent:
+    outcomes, said, delays = zip(*saved, strict=True)
+    return _Recent(
+        _outcomes_of(outcomes),
+        [np.array(points, dtype=float) for points in zip(*said, strict=True)],
+        np.array([delay or 0 for delay in delays]),
+        np.array([delay is not None for delay in delays]),
+    )
+
+
+def _plain(points: Floats) -> list[Point]:
+    """Points as `learning.quality.point_of` has them."""
+    numbers: list[Any] = points.tolist()
+    if points.ndim == 1:
+        return numbers
+    return [(of_outcome, top, bool(right), squares) for of_outcome, top, right, squares in numbers]
+
+
+def _outcomes_of(values: Sequence[Outcome]) -> npt.NDArray[Any]:
+    return np.array(values, dtype=object if isinstance(values[0], str) else type(values[0]))
+
+
+def _joined(batches: Sequence[_Batch]) -> _Batch:
+    return _Batch._make(np.concatenate(columns) for columns in zip(*batches, strict=True))
+
+
+def _saved_batch(batch: _Batch) -> list[tuple[Any, ...]]:
+    """Examples in plain containers, with None where the frozen copy says nothing."""
+    said = _said(batch.frozen).tolist()
+    frozen = [point if there else None for point, there in zip(_plain(batch.frozen), said, strict=True)]
+    rest = (column.tolist() for column in (batch.times, batch.label_times, batch.labelled))
+    return list(zip(batch.outcomes.tolist(), _plain(batch.points), *rest, frozen, strict=True))
+
+
+def _said(frozen: Floats) -> Bools:
+    """Where the frozen copy says something."""
+    return ~np.isnan(frozen if frozen.ndim == 1 else frozen[:, 0])
+
+
+def _batch_of(saved: Sequence[tuple[Any, ...]]) -> _Batch:
+    outcomes, points, times, label_times, labelled, frozen = zip(*saved, strict=True)
+    said = np.array(points, dtype=float)
+    nothing = np.full(said.shape[1:], np.nan)
+    return _Batch(
+        _outcomes_of(outcomes),
+        said,
+        np.array(times),
+        np.array(label_times),
+        np.array(labelled),
+        np.array([nothing if point is None else point for point in frozen], dtype=float),
+    )
+
+
+def frozen_points(said: Sequence[Value | None], scored: Scored) -> Floats:
+    """What a frozen copy says of these examples, by `learning.quality.point_of`; no numbers where it says nothing."""
+    if scored.points.ndim == 1:
+        return np.array([np.nan if value is None else value for value in said], dtype=float)
+    points = np.full(scored.points.shape, np.nan)
+    for place, value in enumerate(said):
+        if value is not None:
+            points[place] = point_of(value, scored.outcomes[place])
+    return points
 
 
 class Watch:
@@ -279,79 +334,73 @@ class Watch:
         self.offset = -1
         self.label_ms = 0
         self._quality = _Quality(pipeline)
-        self._batch = _nothing()  # not folded yet
-        self._added: tuple[int, _Quality] | None = None  # all of it as of an offset: one report asks several times
+        self._rows = Rows(pipeline)
+        self._waiting: list[_Batch] = []  # not folded yet
+        self._n_waiting = 0
+        self._added: tuple[int, _Quality | None] = (-1, None)  # all as of an offset: one report asks several times
         self._monitored = [_Monitored(pipeline, monitor) for monitor in pipeline.drift]
 
     def observe(self, offset: int, record: Example, learner_frozen_prediction: Value | None) -> list[DriftEvent]:
         """Take one example, as `observe_all` takes many."""
-        costs = costs_of(self._pipeline, [record])
-        return self.observe_all([(offset, record)], costs, [learner_frozen_prediction])
+        scored = self._rows.of(offset, 0, record)
+        frozen = frozen_points([learner_frozen_prediction] * len(scored.offsets), scored)
+        return self.observe_all(scored, frozen, offset)
 
-    def observe_all(
-        self,
-        entries: Sequence[tuple[int, Example]],
-        costs: Sequence[float | None],
-        frozen: Sequence[Value | None],
-    ) -> list[DriftEvent]:
+    def observe_all(self, scored: Scored, frozen: Floats, to: int) -> list[DriftEvent]:
         """Take examples of the log in order; what comes of them does not depend on how many come at once.
 
-        A record at or before the last offset is passed over. A correction is a second outcome of a prediction that
-        has been scored, so it is not scored again; an example of another feature list is none of this model's.
+        One at or before the last offset is passed over.
 
         Args:
-            entries: offset and example; offsets rise.
-            costs: of each, as `learning.costs.costs_of` has them.
-            frozen: what the frozen copy says about each one's vector; None where there is no copy, or the example is a
-                negative that is not learned.
+            scored: the examples that tell how good the model is.
+            frozen: what the frozen copy says about each one's vector, as `frozen_points` has it.
+            to: offset of the last example that was looked at, whether or not it is among these.
         """
-        fresh = [i for i, (offset, _) in enumerate(entries) if costs[i] is not None and offset > self.offset]
-        if entries:
-            self.offset = max(self.offset, entries[-1][0])
-        offsets, examples = [entries[i][0] for i in fresh], [entries[i][1] for i in fresh]
-        if examples:
-            self._add(examples, [frozen[i] for i in fresh])
-        return self._fired(offsets, examples, [cost for i in fresh if (cost := costs[i]) is not None])
+        fresh = scored.behind(self.offset)
+        self.offset = max(self.offset, to)
+        if not len(fresh.offsets):
+            return []
+        self._add(fresh, frozen[-len(fresh.offsets) :])
+        return self._fired(fresh)
 
-    def _add(self, examples: Sequence[Example], frozen: Sequence[Value | None]) -> None:
+    def _add(self, scored: Scored, frozen: Floats) -> None:
         """Count these, and what the frozen copy says of each."""
-        batch, label_times = self._batch, [example.label_time_ms for example in examples]
-        self.label_ms = max(self.label_ms, *label_times)
-        outcomes = [example.outcome for example in examples]
-        batch.outcomes.extend(outcomes)
-        batch.points.extend(_points_of([example.prediction for example in examples], outcomes))
-        batch.times.extend([example.time_ms for example in examples])
-        batch.label_times.extend(label_times)
-        batch.labelled.extend([example.source != "expiry" for example in examples])
-        batch.frozen.extend(
-            [None if said is None else point_of(said, outcome) for said, outcome in zip(frozen, outcomes, strict=True)]
+        self.label_ms = max(self.label_ms, int(scored.label_times.max()))
+        self._waiting.append(
+            _Batch(scored.outcomes, scored.points, scored.times, scored.label_times, scored.labelled, frozen)
         )
-        done = len(batch.outcomes) // _BATCH * _BATCH
+        self._n_waiting += len(frozen)
+        done = self._n_waiting // _BATCH * _BATCH
+        if not done:
+            return
+        batch = _joined(self._waiting)
         for at in range(0, done, _BATCH):
             self._quality.fold(batch.cut(at, at + _BATCH))
-        if done:
-            self._batch = batch.cut(done, None)
+        self._n_waiting -= done
+        self._waiting = [batch.cut(done, None)] if self._n_waiting else []
 
-    def _fired(self, offsets: Sequence[int], examples: Sequence[Example], costs: Sequence[float]) -> list[DriftEvent]:
+    def _fired(self, scored: Scored) -> list[DriftEvent]:
         """Feed the detectors; an event for each time that one fired, by example and then by detector."""
         fired = [
             (place, number, value, times)
             for number, monitored in enumerate(self._monitored)
-            for place, value, times in monitored.feed(examples, costs)
+            for place, value, times in monitored.feed(scored)
         ]
         return [
-            self._event(self._monitored[number], value, times, offsets[place], examples[place])
+            self._event(self._monitored[number], value, times, scored, place)
             for place, number, value, times in sorted(fired)
         ]
 
     def _so_far(self) -> _Quality:
         """What is counted, with what has not been folded yet; to be read only."""
-        if self._added is None or self._added[0] != self.offset:
+        at, quality = self._added
+        if quality is None or at != self.offset:
             quality = _Quality(self._pipeline)
             quality.restore(self._quality.state())
-            quality.fold(self._batch)
+            if self._waiting:
+                quality.fold(_joined(self._waiting))
             self._added = self.offset, quality
-        return self._added[1]
+        return quality
 
     def report(self) -> Report:
         """Every measure that is defined by now, by `OVER` and `learning.quality.MEASURES`."""
@@ -395,12 +444,15 @@ class Watch:
 
     def _rolling(self, so_far: _Quality, who: int) -> tuple[Report, Curve]:
         """Over the last examples, the model (0) or a baseline."""
-        recent = so_far.last()
-        return measured(self._pipeline.task, self._pipeline.threshold, recent.said[who], recent.outcomes)
+        task, threshold, recent = self._pipeline.task, self._pipeline.threshold, so_far.recent
+        if recent is None:
+            return {}, Curve()
+        return measured(task, threshold, recent.said[who], recent.outcomes)
 
     def _label_delay(self, so_far: _Quality) -> Report:
         total = {f"total_{name}": value for name, value in so_far.delays.quantiles().items()}
-        return exact_quantiles([delay for delay in so_far.last().delays if delay is not None]) | total
+        recent = so_far.recent
+        return ({} if recent is None else exact_quantiles(recent.delays[recent.labelled].tolist())) | total
 
     def dump(self) -> bytes:
         """Its whole state; `load` continues from it."""
@@ -411,7 +463,7 @@ class Watch:
             "offset": self.offset,
             "label_ms": self.label_ms,
             "quality": self._quality.state(),
-            "batch": list(zip(*self._batch, strict=True)),
+            "batch": [row for batch in self._waiting for row in _saved_batch(batch)],
             "detectors": [monitored.detector for monitored in self._monitored],
             "detections": [monitored.detections for monitored in self._monitored],
         }
@@ -437,7 +489,7 @@ class Watch:
     def _restore(self, state: dict[str, Any]) -> None:
         self.offset, self.label_ms = state["offset"], state["label_ms"]
         self._quality.restore(state["quality"])
-        self._batch = _Scored(*map(list, zip(*state["batch"], strict=True))) if state["batch"] else _nothing()
+        self._waiting, self._n_waiting = [_batch_of(state["batch"])] if state["batch"] else [], len(state["batch"])
         for monitored, detector, detections in zip(
             self._monitored, state["detectors"], state["detections"], strict=True
         ):
@@ -459,14 +511,14 @@ class Watch:
     def _signals(self) -> list[list[str]]:
         return [[m.signal, type(m.detector).__name__] for m in self._monitored]
 
-    def _event(self, monitored: _Monitored, value: float, times: int, offset: int, record: Example) -> DriftEvent:
+    def _event(self, monitored: _Monitored, value: float, times: int, scored: Scored, place: int) -> DriftEvent:
         return DriftEvent(
             pipeline=self._pipeline.name,
             signal=monitored.signal,
             detector=type(monitored.detector).__name__,
-            time_ms=record.label_time_ms,
-            version=record.version,
-            offset=offset,
+            time_ms=int(scored.label_times[place]),
+            version=int(scored.versions[place]),
+            offset=int(scored.offsets[place]),
             value=value,
             n_detections=times,
         )

@@ -53,7 +53,7 @@ class SpanTally:
         self._tiles = {tile: tally for tile, tally in self._tiles.items() if tile >= first}
         inside = np.flatnonzero(tiles >= first)
         if len(inside) < len(tiles):
-            tiles, points = tiles[inside], points.only(inside.tolist())
+            tiles, points = tiles[inside], points.only(inside)
         names, groups = np.unique(tiles, return_inverse=True)
         points.to_groups([_tally_of(self._tiles, tile, self._make) for tile in names.tolist()], groups)
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from learning.learn import Learner, ModelError, Turn
 from learning.records import Control, Example, LogRecord
+from learning.scored import Rows, Scored
 from pipelines.definition import Pipeline
 
 Log = Sequence[tuple[int, LogRecord]]
@@ -17,6 +18,13 @@ def fold(pipeline: Pipeline, log: Log, version: int) -> Learner:
         if offset < version:
             advance(pipeline, learner, log, offset, record)
     return learner
+
+
+def columns_of(pipeline: Pipeline, log: Log, *, wall_ms: int = 0) -> Scored:
+    """Its examples as columns, as the watch gets them."""
+    rows = Rows(pipeline)
+    heard = [rows.heard(offset, wall_ms, record) for offset, record in log]
+    return rows.columns([each for each in heard if isinstance(each, bytes)])
 
 
 def advance(pipeline: Pipeline, learner: Learner, log: Log, offset: int, record: LogRecord) -> None:

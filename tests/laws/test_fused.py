@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -332,5 +333,5 @@ def test_many_predictions_at_once_are_those_one_by_one(name: str, extreme: bool,
         for vector, outcome in steps[:learned]:
             ours.learn_vector(vector, outcome)
         expected = [bits(ours.predict_vector(vector)) for vector in vectors]
-        assert [bits(number) for number in ours.predict_vectors(vectors)] == expected
-    assert ours.predict_vectors([]) == []
+        assert [bits(number) for number in ours.predict_vectors(np.array(vectors))] == expected
+    assert ours.predict_vectors(np.empty((0, len(WIDE)))) == []

@@ -146,8 +146,8 @@ def test_whoever_asks_gets_the_model_of_the_kept_ones_corrected(name: str, share
         assert bits(float(str(ours.predict(vector)))) == bits(expected)
         assert ours.predict_with(ours.model, vector) == expected
         assert ours.predict_frozen(vector) == corrected(float(str(plain.predict_frozen(vector))), share)
-    assert ours.predict_all_with(ours.model, vectors) == [ours.predict(vector) for vector in vectors]
-    assert ours.predict_all_with(ours.frozen, vectors) == [ours.predict_frozen(vector) for vector in vectors]
+    assert ours.predict_all_with(ours.model, np.array(vectors)) == [ours.predict(vector) for vector in vectors]
+    assert ours.predict_all_with(ours.frozen, np.array(vectors)) == [ours.predict_frozen(vector) for vector in vectors]
     some = {ours.predict(vector) for vector in vectors}
     assert name == "fused, hinge" or any(0.0 < float(str(value)) < 1.0 for value in some)
 

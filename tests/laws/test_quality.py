@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 from river import drift as river_drift
 
 from learning.baselines import Baselines
-from learning.costs import costs_of
 from learning.delays import Delays, exact_quantiles
 from learning.learn import is_scorable
 from learning.losses import LossAlarm
 from learning.quality import COARSE, Points, Tally, exact_roc_auc, loss_of, measure, point_of
 from learning.records import Control, Example, LogRecord
-from learning.watch import Watch
+from learning.watch import Watch, frozen_points
 from learning.windows import HORIZON_TILES, KEPT_TILES, SPAN_TILES, cohort_ms
 from tests.doubles import TinyFeatures, monitor, tiny_pipeline
+from tests.folds import columns_of
 
 HORIZON = 240  # ms, so a cohort is of 10
 SPAN = 120  # ms, as a tile is
@@ -187,8 +187,8 @@ DELAYS = st.lists(st.integers(-1000, 10**12), max_size=50)
 @given(DELAYS, DELAYS)
 def test_label_delays_are_known_to_one_percent_and_add_up(one: list[int], two: list[int]) -> None:
     first, second = Delays(), Delays()
-    first.add_all(one)
-    second.add_all(two)
+    first.add_all(np.array(one, dtype=np.int64))
+    second.add_all(np.array(two, dtype=np.int64))
     first.merge(second)
     assert first.quantiles() == pytest.approx(exact_quantiles(one + two), rel=0.0101)
 
@@ -242,9 +242,17 @@ def test_baselines_at_once_say_what_they_say_one_by_one(drawn: tuple[str, list[A
     for outcome in outcomes:
         said.append((slow.base_rate(), slow.last_label()))
         slow.learn(outcome)
-    got = [pair for part in (outcomes[:cut], outcomes[cut:]) for pair in zip(*fast.go_through(part), strict=True)]
-    assert got == said
+    got: list[Any] = []
+    for part in (outcomes[:cut], outcomes[cut:]):
+        got += zip(*(each.tolist() for each in fast.go_through(column(part))), strict=True)
+    points = [[point_of(value, outcome) for value in pair] for pair, outcome in zip(said, outcomes, strict=True)]
+    assert [[point if task != "multiclass" else tuple(point) for point in pair] for pair in got] == points
     assert fast.state() == slow.state()
+
+
+def column(outcomes: list[Any]) -> Any:
+    """Outcomes of one task as `learning.scored` has them."""
+    return np.array(outcomes, dtype=object if outcomes and isinstance(outcomes[0], str) else None)
 
 
 DAY = 86_400_000
@@ -283,7 +291,10 @@ def test_costs_are_losses_of_what_is_scorable(task: str) -> None:
         else None
         for record in log
     ]
-    assert costs_of(pipeline, log) == expected
+    scored = columns_of(pipeline, list(enumerate(log)))
+    assert dict(zip(scored.offsets.tolist(), scored.costs.tolist(), strict=True)) == {
+        offset: cost for offset, cost in enumerate(expected) if cost is not None
+    }
     assert None in expected
 
 
@@ -317,11 +328,11 @@ def test_the_log_comes_to_the_same_however_it_is_cut(task: str, longest: int) ->
         begin = max(0, at - rng.randrange(3))  # some come again
         part = list(enumerate(log))[begin : at + rng.randrange(1, longest)]
         at = part[-1][0] + 1
-        costs = costs_of(pipeline, [record for _, record in part])
-        got += fast_alarm.observe_all([(offset, record, 9) for offset, record in part], costs)
-        examples = [(each, cost) for each, cost in zip(part, costs, strict=True) if isinstance(each[1], Example)]
-        entries: Any = [each for each, _ in examples]
-        got += fast.observe_all(entries, [cost for _, cost in examples], [frozen[each[0]] for each, _ in examples])
+        scored = columns_of(pipeline, part, wall_ms=9)
+        got += fast_alarm.observe_all(scored, part[-1][0])
+        said = frozen_points([frozen[offset] for offset in scored.offsets.tolist()], scored)
+        last = max((offset for offset, record in part if isinstance(record, Example)), default=-1)
+        got += fast.observe_all(scored, said, last)
     expected = [each for each in expected if each is not None]
     assert sorted(got, key=_place) == sorted(expected, key=_place)
     assert got or task == "multiclass"

@@ -11,7 +11,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from agents import alarms, survey, watch
-from agents.loop import MOST_AT_ONCE, TURN, Loop, wall_ms
+from agents.loop import MOST_AT_ONCE, TURN, Loop, Pace, wall_ms
 from agents.report import Reporter
 from learning.incidents import EVERY
 from learning.intake import Invalid
@@ -94,15 +94,15 @@ def feed(loop: Loop, unit: Unit, entries: list[Any], start: int = 0, at_once: in
 
 def test_a_step_of_many_gets_as_many_records_as_half_a_turn_takes() -> None:
     """A detector may take a millisecond for each, and the heartbeat waits for none."""
-    loop = loop_of(pipeline_with(None))
+    pace = Pace()
     for seconds_each, expected in ((1e-6, MOST_AT_ONCE), (TURN / 20, 10), (TURN, 1)):
         for _ in range(10):
-            loop._adapt(loop._at_once, loop._at_once * seconds_each)
-        assert loop._at_once == pytest.approx(expected, abs=1)
+            pace.took(pace.at_once, pace.at_once * seconds_each)
+        assert pace.at_once == pytest.approx(expected, abs=1)
     for _ in range(10):
-        loop._adapt(1, 1e-6)  # the last records of chunks
-    loop._adapt(loop._at_once, 1e-6)
-    assert loop._at_once > 1
+        pace.took(1, 1e-6)  # the last records of chunks
+    pace.took(pace.at_once, 1e-6)
+    assert pace.at_once > 1
 
 
 def record_of(offset: int, entry: Any) -> Any:

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from river import anomaly, linear_model, naive_bayes, preprocessing, tree
 
@@ -433,13 +434,25 @@ def test_one_number_beyond_the_largest_is_found_in_any_place(wrong: float, place
     assert said == f"got feature {wrong!r}, expected a number within +-1e+120"
 
 
-@pytest.mark.parametrize("make", [logistic, tree.HoeffdingTreeClassifier])
+class Touchy(naive_bayes.GaussianNB):
+    """Raises on what is no number."""
+
+    def predict_proba_one(self, x: Any, **kwargs: Any) -> Any:
+        """Probability of each class."""
+        if any(map(math.isnan, x.values())):
+            message = "no number"
+            raise ValueError(message)
+        base: Any = super()
+        return base.predict_proba_one(x, **kwargs)
+
+
+@pytest.mark.parametrize("make", [logistic, Touchy])
 def test_frozen_copy_says_of_many_what_it_says_of_each_with_errors_in_their_places(make: Callable[[], Any]) -> None:
     own = learner("binary", make, baseline_examples=2)
     for offset in range(4):
         own.apply(offset, example(float(offset), outcome=offset % 2 == 0))
-    vectors = [[0.0, 1.0], [1.0], [3.0, 2.0]]
+    vectors = np.array([[0.0, 1.0], [math.nan, 1.0], [3.0, 2.0]])
     said = own.predict_all_with(own.frozen, vectors)
-    assert [said[0], said[2]] == [own.predict_with(own.frozen, vectors[0]), own.predict_with(own.frozen, vectors[2])]
+    assert [said[0], said[2]] == [own.predict_with(own.frozen, vectors[at].tolist()) for at in (0, 2)]
     assert isinstance(said[1], ModelError)
-    assert own.predict_all_with(own.frozen, [vectors[0], vectors[2]]) == [said[0], said[2]]
+    assert own.predict_all_with(own.frozen, vectors[[0, 2]]) == [said[0], said[2]]

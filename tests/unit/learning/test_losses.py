@@ -11,6 +11,7 @@ from learning.losses import LossAlarm
 from learning.records import Control, Example
 from learning.reports import Alarm
 from learning.summary import DAY_MS
+from tests.folds import columns_of
 
 PIPELINE = pipeline()
 A_DAY = 400
@@ -36,8 +37,7 @@ def log(length: int, change: int, *, right: float = 0.9, delay_s: float = 60.0) 
 
 
 def alarms_of(alarm: LossAlarm, records: list[Any]) -> list[Alarm]:
-    found = (alarm.observe(offset, record, 9) for offset, record in enumerate(records))
-    return [each for each in found if each is not None]
+    return alarm.observe_all(columns_of(PIPELINE, list(enumerate(records)), wall_ms=9), len(records) - 1)
 
 
 def test_a_loss_that_stays_is_no_alarm() -> None:
