@@ -47,13 +47,15 @@ def step(loop: Loop, unit: Unit, records: Records) -> list[Invalid | None]:
     if not heard:
         return refused
     scored = loop.rows.columns([each for each in heard.values() if type(each) is bytes])
-    losses = monitors.losses(unit, loop.pipeline)
+    others = {offset: each for offset, each in heard.items() if type(each) is not bytes}
+    losses, watch = monitors.losses(unit, loop.pipeline), monitors.watch(unit, loop.pipeline)
+    last = next(reversed(heard))
     done_to = losses.offset  # where the guarantee is at_least_once, some come again
-    alarmed = _by_offset(losses.observe_all(scored, next(reversed(heard))))
-    unit.state[monitors.NAME][monitors.LOSSES] = losses
-    drifted = _observe_quality(loop, unit, scored, heard)
-    told = {offset: each for offset, each in heard.items() if isinstance(each, Control) and offset > done_to}
-    seen = _learned(loop, scored, heard, done_to) if loop.pipeline.react is not None else ()
+    alarmed = _by_offset(losses.observe_all(scored, last))
+    drifted = _by_offset(watch.observe_all(scored, _frozen(loop, scored), last))
+    unit.state[monitors.NAME][monitors.LOSSES], unit.state[monitors.NAME][monitors.WATCH] = losses, watch
+    told = {offset: each for offset, each in others.items() if isinstance(each, Control) and offset > done_to}
+    seen = _learned(loop, scored, others, done_to) if loop.pipeline.react is not None else ()
     for offset in sorted({*alarmed, *drifted, *told, *seen}):
         for alarm in alarmed.get(offset, ()):
             alarms.raised(loop, unit, alarm)
@@ -88,23 +90,11 @@ def _heard(loop: Loop, records: Records) -> tuple[dict[int, Heard], list[Invalid
     return heard, refused
 
 
-def _observe_quality(loop: Loop, unit: Unit, scored: Scored, heard: Mapping[int, Heard]) -> dict[int, list[DriftEvent]]:
-    """The drift events of the examples among the records, by offset."""
-    last = max((offset for offset, each in heard.items() if isinstance(each, bytes | Example)), default=None)
-    if last is None:
-        return {}
-    watch = monitors.watch(unit, loop.pipeline)
-    events = watch.observe_all(scored, _frozen(loop, scored), last)
-    unit.state[monitors.NAME][monitors.WATCH] = watch
-    return _by_offset(events)
-
-
-def _learned(loop: Loop, scored: Scored, heard: Mapping[int, Heard], done_to: int) -> set[int]:
+def _learned(loop: Loop, scored: Scored, others: Mapping[int, Heard], done_to: int) -> set[int]:
     """Offsets of those that the model learns while it learns."""
-    learns = loop.learner.learns
-    rows = scored.behind(done_to)
-    others = (offset for offset, each in heard.items() if type(each) is Example and offset > done_to and learns(each))
-    return {*rows.offsets[rows.learned].tolist(), *others}
+    rows, learns = scored.behind(done_to), loop.learner.learns
+    without = [at for at, each in others.items() if at > done_to and isinstance(each, Example) and learns(each)]
+    return {*rows.offsets[rows.learned].tolist(), *without}
 
 
 def _by_offset(found: Iterable[T]) -> dict[int, list[T]]:

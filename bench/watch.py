@@ -32,8 +32,8 @@ class Watched:
     def one(self, offset: int, record: LogRecord) -> None:
         """Take one record."""
         self.losses.observe(offset, record, 0)
-        if isinstance(record, Example):
-            self.watch.observe(offset, record, self.frozen.predict_frozen(record.features))
+        said = self.frozen.predict_frozen(record.features) if isinstance(record, Example) else None
+        self.watch.observe(offset, record, said)
 
     def many(self, offset: int, records: Sequence[LogRecord]) -> None:
         """Take many, the first of which lies at this offset."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from learning.alarms import DETECTOR, Bet, alarm_threshold, new_bet
 from learning.quality import added
-from learning.records import Example, LogRecord
+from learning.records import LogRecord
 from learning.reports import Alarm, Measures
 from learning.scored import Rows, Scored
 from learning.summary import DAY_MS
@@ -86,9 +86,6 @@ class LossAlarm:
             record: what stands there.
             wall_ms: when it was written, for the alarm.
         """
-        if not isinstance(record, Example):
-            self._state.offset = max(self._state.offset, offset)
-            return None
         return next(iter(self.observe_all(self._rows.of(offset, wall_ms, record), offset)), None)
 
     def observe_all(self, scored: Scored, to: int) -> list[Alarm]:

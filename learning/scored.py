@@ -77,7 +77,8 @@ class Rows:
         self._schema: str = pipeline.feature_set.schema
         self._share: float = pipeline.negatives
         width = len(pipeline.feature_set.names)
-        marks = 4 if self._task == "multiclass" else 1
+        self._of_classes = self._task == "multiclass"
+        marks = 4 if self._of_classes else 1
         self._outcome = OUTCOMES[self._task]
         self._missing = [0.0] * width
         self._pack = Struct(f"<5q3?5x{1 + marks + width}d").pack
@@ -106,21 +107,28 @@ class Rows:
         outcome, said, source = example.outcome, example.prediction, example.source
         if source == "correction" or example.schema != self._schema or type(outcome) is not self._outcome:
             return None
-        if self._task == "multiclass":
-            if not isinstance(said, dict):
-                return None
-            number: Any = self._classes.setdefault(str(outcome), len(self._classes))
-            marks: tuple[Any, ...] = marks_of(said, outcome)
-        elif isinstance(said, dict):
+        number: Any = outcome
+        marks: tuple[Any, ...] = (said,)
+        if isinstance(said, dict) is not self._of_classes:
             return None
-        else:
-            number, marks = outcome, (said,)
-        kept, vector = example.kept, example.features
-        learned = kept if self._share >= 1.0 else is_learned(example, self._share)
-        times = (offset, wall_ms, example.time_ms, example.label_time_ms, example.version)
-        flags = (source != "expiry", kept, learned)
+        if isinstance(said, dict):
+            number = self._classes.setdefault(str(outcome), len(self._classes))
+            marks = marks_of(said, outcome)
+        kept = example.kept
         try:
-            return self._pack(*times, *flags, number, *marks, *(vector if kept else self._missing))
+            return self._pack(
+                offset,
+                wall_ms,
+                example.time_ms,
+                example.label_time_ms,
+                example.version,
+                source != "expiry",
+                kept,
+                kept if self._share >= 1.0 else is_learned(example, self._share),
+                number,
+                *marks,
+                *(example.features if kept else self._missing),
+            )
         except error:  # too few features, or too many
             return None
 
@@ -139,7 +147,7 @@ class Rows:
         if not fits.all():
             table = table[fits]
         marks, outcomes = table["marks"], self._outcomes(table["outcome"])
-        points = marks if self._task == "multiclass" else marks[:, 0]
+        points = marks if self._of_classes else marks[:, 0]
         return Scored(
             table["offset"],
             table["wall_ms"],
@@ -155,19 +163,19 @@ class Rows:
             self._costs(points, outcomes),
         )
 
-    def of(self, offset: int, wall_ms: int, example: Example) -> Scored:
-        """One example by itself, or none."""
-        row = self.row(offset, wall_ms, example)
-        return self.columns([] if row is None else [row])
+    def of(self, offset: int, wall_ms: int, record: LogRecord) -> Scored:
+        """One record by itself, or none where it has no row."""
+        heard = self.heard(offset, wall_ms, record)
+        return self.columns([heard] if isinstance(heard, bytes) else [])
 
     def _outcomes(self, numbers: Floats) -> npt.NDArray[Any]:
-        if self._task != "multiclass":
+        if not self._of_classes:
             return numbers.astype(self._outcome)
         names = list(self._classes)
         return np.array([names[int(number)] for number in numbers.tolist()], dtype=object)
 
     def _costs(self, points: Floats, outcomes: npt.NDArray[Any]) -> Floats:
-        if self._task == "multiclass":
+        if self._of_classes:
             return log_losses(points[:, 0])
         if self._task == "binary":
             return log_losses(np.where(outcomes, points, 1.0 - points))

@@ -18,7 +18,7 @@ from learning import pickles, reports
 from learning.baselines import BASELINES, Baselines
 from learning.delays import Delays, exact_quantiles
 from learning.quality import COARSE, Curve, Point, Points, Report, Tally, are_wrong, measured, point_of
-from learning.records import DriftEvent, Example, Outcome, Value
+from learning.records import DriftEvent, LogRecord, Outcome, Value
 from learning.scored import Bools, Floats, Ints, Rows, Scored
 from learning.windows import Cohorts, SpanTally
 
@@ -340,8 +340,8 @@ class Watch:
         self._added: tuple[int, _Quality | None] = (-1, None)  # all as of an offset: one report asks several times
         self._monitored = [_Monitored(pipeline, monitor) for monitor in pipeline.drift]
 
-    def observe(self, offset: int, record: Example, learner_frozen_prediction: Value | None) -> list[DriftEvent]:
-        """Take one example, as `observe_all` takes many."""
+    def observe(self, offset: int, record: LogRecord, learner_frozen_prediction: Value | None) -> list[DriftEvent]:
+        """Take one record, as `observe_all` takes many."""
         scored = self._rows.of(offset, 0, record)
         frozen = frozen_points([learner_frozen_prediction] * len(scored.offsets), scored)
         return self.observe_all(scored, frozen, offset)
@@ -354,7 +354,7 @@ class Watch:
         Args:
             scored: the examples that tell how good the model is.
             frozen: what the frozen copy says about each one's vector, as `frozen_points` has it.
-            to: offset of the last example that was looked at, whether or not it is among these.
+            to: offset of the last record that was read, whatever it was.
         """
         fresh = scored.behind(self.offset)
         self.offset = max(self.offset, to)

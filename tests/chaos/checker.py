@@ -263,10 +263,10 @@ def _check_watch(verdict: Verdict, pipeline: Pipeline, seen: Seen) -> None:
     """Drift events and quality are those of one pass over the log, each once, whoever owned it when."""
     watch, expected, folding = Watch(pipeline), list[DriftEvent](), Folding(pipeline, seen.log)
     for offset, record in seen.log:
-        if isinstance(record, Example):
-            learner = folding.to(offset)
-            frozen = learner.predict_frozen(record.features) if learner.learns(record) else None
-            expected += watch.observe(offset, record, frozen)
+        learner = folding.to(offset)
+        asked = record.features if isinstance(record, Example) and learner.learns(record) else None
+        frozen = None if asked is None else learner.predict_frozen(asked)
+        expected += watch.observe(offset, record, frozen)
     saved = Watch(pipeline) if seen.monitors is None else Watch.load(pipeline, seen.monitors)
     if (saved.offset, saved.report()) != (watch.offset, watch.report()):
         verdict.found("monitors_unlike", [f"watched to {saved.offset}, expected {watch.offset}, or another quality"])

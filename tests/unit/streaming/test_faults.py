@@ -10,7 +10,7 @@ from typing import Any, cast
 from aiokafka import TopicPartition
 
 from streaming.config import EngineConfig
-from streaming.engine import Engine, Group, Owned, keep_what_is_there
+from streaming.engine import YOUNG, Engine, Group, Owned, keep_what_is_there
 from streaming.errors import CheckpointError
 from streaming.telemetry import NullMetrics
 from streaming.transport import BatchConsumer
@@ -94,6 +94,7 @@ def test_a_full_collection_does_not_look_through_what_a_worker_began_with() -> N
     class Node:
         me: Any = None
 
+    before = gc.get_threshold()
     began_with = Node()
     began_with.me = began_with
     here = weakref.ref(began_with)
@@ -105,8 +106,10 @@ def test_a_full_collection_does_not_look_through_what_a_worker_began_with() -> N
         assert here() is not None
         keep_what_is_there()
         assert here() is None
+        assert gc.get_threshold()[0] == YOUNG
     finally:
         gc.unfreeze()
+        gc.set_threshold(*before)
 
 
 def test_no_immediate_prediction_that_failed_is_committed_over() -> None:
