@@ -44,7 +44,6 @@ def register(loop: Loop) -> None:
 async def learn(loop: Loop, lesson: Lesson) -> None:
     """All records of a lesson, in order; then say how far the model has come."""
     started = time.perf_counter()
-    loop.forget_closed()
     for record in lesson.records:
         await step(loop, record)
         if time.perf_counter() - started > TURN:
@@ -64,8 +63,8 @@ async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
     started_ns = 0 if tracer is None else time.time_ns()
     try:
         entry = decode_log(record.value or b"")
-        if loop.heard is not None:
-            _keep(loop.heard, record.offset, loop.rows.heard(record.offset, record.timestamp, entry))
+        if (heard := loop.heard) is not None:
+            _keep(heard, record.offset, loop.rows.heard(record.offset, record.timestamp, entry))
         turn = learner.turn_at(record.offset, entry)
         if turn is None:
             learner.apply(record.offset, entry)

@@ -80,8 +80,6 @@ class Loop:
         missing_negatives: whether it has been said that the training log lacks some which this pipeline would learn.
         count_event: adds one to `events_total`; likewise `count_prediction` and `count_example`.
         rows: makes rows of the log's examples, for whoever watches it.
-        heard: what the learner has read of the training log, by offset, where this worker watches the log as well; None
-            where it does not.
         model_errors: tracebacks of examples the model raised on, by offset, for the owner of the log to report.
     """
 
@@ -94,8 +92,7 @@ class Loop:
         self.learner = Learner(pipeline)
         self.model_errors: dict[int, str] = {}
         self.rows = Rows(pipeline)
-        self.heard: dict[int, Heard] | None = None
-        self._watched: Unit | None = None  # that of the log, where this worker has had it
+        self._watched: Unit | None = None  # the log's, where this worker watches it or has watched it
         self.snapshots: Snapshots | None = None
         self.reporter: Reporter | None = None
         self.tracer: Tracer | None = None
@@ -140,16 +137,17 @@ class Loop:
     def opened(self, unit: Unit) -> None:
         """Have what goes through a unit of events summed up at each of its cuts, and the log read once for all."""
         if monitors.NAME in unit.state:
-            self.heard, self._watched = {}, unit
+            self._watched = unit
         if pending.NAME in unit.state:
             unit.before_cut = self.sum_up
             if self.tracer is not None:
                 unit.after_save = self.tracer.saved
 
-    def forget_closed(self) -> None:
-        """Keep nothing for the watch any more where the log's unit has gone to another worker."""
-        if self._watched is not None and not self._watched.open:
-            self.heard = self._watched = None
+    @property
+    def heard(self) -> dict[int, Heard] | None:
+        """What the learner has read of the log, by offset, for its watch; None where that is another worker's."""
+        unit = self._watched
+        return heard_of(unit) if unit is not None and unit.open else None
 
     def collector(self, unit: Unit) -> Collector:
         """What gathers for the unit's next summary."""
@@ -349,6 +347,12 @@ class Loop:
             if len(ended) < limit:
                 return
             await self.engine.breathe()
+
+
+def heard_of(unit: Unit) -> dict[int, Heard]:
+    """What waits for the watch of the log's unit."""
+    heard: dict[int, Heard] = unit.kept.setdefault("heard", {})
+    return heard
 
 
 def wall_ms() -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from faust.types import StreamT
 
 from agents import alarms
-from agents.loop import Loop, Records
+from agents.loop import Loop, Records, heard_of
 from learning.intake import Invalid
 from learning.learn import ModelError
 from learning.records import Control, DriftEvent, Example, Value, decode_log, encode
@@ -43,7 +43,7 @@ def step(loop: Loop, unit: Unit, records: Records) -> list[Invalid | None]:
 
     What is worked out for all at once comes first; what it leads to, as hardly anything does, is then done in order.
     """
-    heard, refused = _heard(loop, records)
+    heard, refused = _heard(loop, unit, records)
     if not heard:
         return refused
     scored = loop.rows.columns([each for each in heard.values() if type(each) is bytes])
@@ -69,11 +69,11 @@ def step(loop: Loop, unit: Unit, records: Records) -> list[Invalid | None]:
     return refused
 
 
-def _heard(loop: Loop, records: Records) -> tuple[dict[int, Heard], list[Invalid | None]]:
+def _heard(loop: Loop, unit: Unit, records: Records) -> tuple[dict[int, Heard], list[Invalid | None]]:
     """What stands in the records that can be read, by offset; and of each record why it is refused, if it is."""
     heard: dict[int, Heard] = {}
     refused: list[Invalid | None] = [None] * len(records)
-    kept, errors = loop.heard or {}, loop.model_errors
+    kept, errors = heard_of(unit), loop.model_errors
     for place, record in enumerate(records):
         offset = record.offset
         each = kept.pop(offset, None)

@@ -14,18 +14,18 @@ from tests.unit.agents.test_negatives import learned, pipeline_with, worker
 NO_RECORD = b"{"
 
 
-def both(pipeline: Any) -> Any:
-    """A worker that watches the log that it learns."""
-    loop = worker(pipeline)
-    loop.opened(unit_of(pipeline))
-    return loop
+def both(pipeline: Any) -> tuple[Any, Any]:
+    """A worker that watches the log that it learns, and the log's unit."""
+    loop, unit = worker(pipeline), unit_of(pipeline)
+    loop.opened(unit)
+    return loop, unit
 
 
 def test_a_record_is_decoded_once_for_learner_and_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = pipeline_with(1.0)
     log = examples(pipeline, 3, 1)
     assert len(log) < learn.KEPT
-    loop, unit = both(pipeline), unit_of(pipeline)
+    loop, unit = both(pipeline)
     learned(loop, log)
     monkeypatch.setattr(watch, "decode_log", lambda _: pytest.fail("decoded once more"))
     records = [record_of(offset, entry) for offset, entry in enumerate(log)]
@@ -40,10 +40,9 @@ def test_what_the_learner_no_longer_has_is_decoded(monkeypatch: pytest.MonkeyPat
     pipeline = pipeline_with(1.0)
     log = examples(pipeline, 20, 3)
     reports = []
-    for loop in (both(pipeline), worker(pipeline)):
+    for loop, unit in (both(pipeline), (worker(pipeline), unit_of(pipeline))):
         learned(loop, log)
         assert loop.heard is None or 0 < len(loop.heard) <= 7
-        unit = unit_of(pipeline)
         watch.step(loop, unit, [record_of(offset, entry) for offset, entry in enumerate(log)])
         reports.append(monitors.watch(unit, pipeline).report())
     assert reports[0] == reports[1] != {}
@@ -51,7 +50,7 @@ def test_what_the_learner_no_longer_has_is_decoded(monkeypatch: pytest.MonkeyPat
 
 def test_what_is_no_record_is_refused_where_the_learner_has_seen_it_too() -> None:
     pipeline = pipeline_with(1.0)
-    loop, unit = both(pipeline), unit_of(pipeline)
+    loop, unit = both(pipeline)
     records = [record_of(offset, entry) for offset, entry in enumerate(examples(pipeline, 1, 2))]
     records[1].value = NO_RECORD
     for record in records:
@@ -63,7 +62,7 @@ def test_what_is_no_record_is_refused_where_the_learner_has_seen_it_too() -> Non
 def test_a_record_that_the_model_did_not_learn_is_refused_when_it_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = pipeline_with(1.0)
     log = examples(pipeline, 1, 2)
-    loop, unit = both(pipeline), unit_of(pipeline)
+    loop, unit = both(pipeline)
 
     def refuses(*_: Any) -> None:
         message = "no"
@@ -78,15 +77,12 @@ def test_a_record_that_the_model_did_not_learn_is_refused_when_it_is_heard(monke
 
 def test_nothing_is_kept_for_a_watch_that_has_gone_to_another_worker() -> None:
     pipeline = pipeline_with(1.0)
-    loop, unit = worker(pipeline), unit_of(pipeline)
-    loop.opened(unit)
+    loop, unit = both(pipeline)
     log = examples(pipeline, 1, 2)
     learned(loop, log[:5])
-    loop.forget_closed()
     assert loop.heard is not None
     assert len(loop.heard) == 5
     unit.close()
-    loop.forget_closed()
     assert loop.heard is None
     learned(loop, log[:10])
     assert loop.heard is None
