@@ -1,4 +1,4 @@
-"""Starts workers by forking a process that has imported everything: a start takes two seconds of a core else.
+"""Starts workers and commands by forking a process that has imported everything: that takes two seconds of a core else.
 
 `python -m tests.chaos.nursery` is that process. It takes orders on its standard input, one JSON object a line, answers
 with a process id, and leaves each exit code in a file. When its input ends, it ends its workers and itself.
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -58,9 +58,11 @@ class Nursery:
     """The process that forks, and its owner's end of it."""
 
     def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.nursery"],
             cwd=ROOT,
+            env={**os.environ, "COLUMNS": "120"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -68,16 +70,26 @@ class Nursery:
         assert self._process.stdout is not None
         self._process.stdout.readline()  # it has imported everything
 
-    def start(self, environment: Mapping[str, str], log: Path) -> Forked:
-        """Start a worker with these HEADWATER_* variables and no others."""
+    def start(self, environment: Mapping[str, str], log: Path, command: Sequence[str] = ()) -> Forked:
+        """Start a worker, or `headwater` with this command, with these HEADWATER_* variables and no others.
+
+        What a worker says goes into the log; what a command says on its standard error into another file beside it.
+        """
         log.touch()
-        code = log.with_suffix(".code")
-        order = {"environment": dict(environment), "log": str(log), "code": str(code)}
+        code, errors = log.with_suffix(".code"), log.with_suffix(".errors") if command else log
+        order = {"environment": dict(environment), "command": command}
+        order |= {"log": str(log), "errors": str(errors), "code": str(code)}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return Forked(int(self._process.stdout.readline()), code)
+        with self._one_at_a_time:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            return Forked(int(self._process.stdout.readline()), code)
+
+    def called(self, environment: Mapping[str, str], log: Path, *command: str) -> "subprocess.CompletedProcess[str]":
+        """What a command comes to. Raises `subprocess.TimeoutExpired` after a minute."""
+        code = self.start(environment, log, command).wait()
+        return subprocess.CompletedProcess(command, code, log.read_text(), log.with_suffix(".errors").read_text())
 
     def close(self) -> None:
         """End all workers that still run."""
@@ -85,7 +97,8 @@ class Nursery:
 
 
 def main() -> None:
-    """Fork a worker for each order."""
+    """Fork a process for each order."""
+    from app import cli
     from tests.chaos import worker
 
     alive: set[int] = set()
@@ -95,7 +108,9 @@ def main() -> None:
         order = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            _become(order["environment"], order["log"])
+            _become(order["environment"], order["log"], order["errors"])
+            if order["command"]:
+                cli.main(order["command"], prog_name="headwater")  # exits
             worker.main()
             os._exit(0)
         alive.add(pid)
@@ -114,14 +129,15 @@ def _line() -> str:
     return data.decode()
 
 
-def _become(environment: Mapping[str, str], log: str) -> None:
-    """Be a process of one's own: its settings, and its output in its log."""
+def _become(environment: Mapping[str, str], log: str, errors: str) -> None:
+    """Be a process of one's own: its settings, and its output in its files."""
     for name in [name for name in os.environ if name.startswith("HEADWATER_")]:
         del os.environ[name]
     os.environ.update(environment)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    err = out if errors == log else os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     null = os.open(os.devnull, os.O_RDONLY)
-    for number, target in ((null, 0), (out, 1), (out, 2)):
+    for number, target in ((null, 0), (out, 1), (err, 2)):
         os.dup2(number, target)
 
 

@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,8 +26,8 @@ from streaming.follower import read_again
 from streaming.snapshots import SnapshotStore
 from tests.chaos.checker import check, truth
 from tests.chaos.items import labels_of
-from tests.chaos.run import ROOT, Run
 from tests.folds import advance
+from tests.integration.commands import Told
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
 
@@ -39,36 +36,18 @@ SETTINGS = {"HEADWATER_SNAPSHOT_EXAMPLES": "500", "HEADWATER_SNAPSHOT_SLOTS": st
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Held(Run):
+class Held(Told):
     """A run whose workers are told what to do as people tell them."""
 
     waiting = False
 
     @property
     def environment(self) -> dict[str, str]:
-        return {
-            "HEADWATER_BROKER": self.config.bootstrap,
-            "HEADWATER_PIPELINE": "tests.integration.flights_run:pipeline",
-            "HEADWATER_TEST_RUN": self.name,
-            "HEADWATER_SNAPSHOT_SLOTS": str(SLOTS),
-            "COLUMNS": "120",
-        }
-
-    async def called(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-        return await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "app.cli", *arguments, "--json"],
-            cwd=ROOT,
-            env={**os.environ, **self.environment, **settings},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return {**super().environment, "HEADWATER_SNAPSHOT_SLOTS": str(SLOTS)}
 
     async def headwater(self, *arguments: str, **settings: str) -> Any:
         """What a command says as JSON."""
-        done = await self.called(*arguments, **settings)
+        done = await asyncio.to_thread(self.called, *arguments, "--json", **settings)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
 
@@ -79,7 +58,7 @@ class Held(Run):
 
     async def refused(self, *arguments: str, **settings: str) -> str:
         """What a command says that fails."""
-        done = await self.called(*arguments, **settings)
+        done = await asyncio.to_thread(self.called, *arguments, "--json", **settings)
         assert done.returncode == 1, done.stdout + done.stderr
         return done.stderr
 

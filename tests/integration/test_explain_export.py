@@ -6,7 +6,6 @@ import io
 import itertools
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterator
@@ -38,8 +37,9 @@ from learning.negatives import is_kept
 from learning.records import Control, Correction, Example, LogRecord, Prediction, decode_log, encode
 from pipelines.definition import Pipeline
 from pipelines.flights import Departure, history
-from tests.chaos.run import PARTITIONS, ROOT, Run
+from tests.chaos.run import PARTITIONS
 from tests.doubles import HOUR, TinyFeatures, tiny_pipeline
+from tests.integration.commands import Told
 from tests.integration.flights_run import FEATURES, Fragile, named
 
 pytestmark = pytest.mark.timeout(420)
@@ -50,25 +50,8 @@ DAY = datetime(2013, 1, 2, tzinfo=UTC)
 NEXT = DAY + timedelta(days=1)
 
 
-class Told(Run):
-    """A run whose commands are called as people call them."""
-
-    def headwater(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        settings = {
-            "HEADWATER_BROKER": self.config.bootstrap,
-            "HEADWATER_PIPELINE": "tests.integration.flights_run:pipeline",
-            "HEADWATER_TEST_RUN": self.name,
-            "COLUMNS": "120",
-        }
-        return subprocess.run(
-            [sys.executable, "-m", "app.cli", *arguments],
-            cwd=ROOT,
-            env={**os.environ, **settings},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+class Explained(Told):
+    """A run whose predictions are explained."""
 
     async def lessons(self) -> list[tuple[int, LogRecord]]:
         return [(r.offset, decode_log(r.value)) for r in await self.read(self.pipeline.training_log_topic)]
@@ -91,8 +74,8 @@ class Told(Run):
 
 
 @pytest.fixture
-def told(kafka: str, tmp_path: Path) -> Iterator[Told]:
-    made = Told(kafka, tmp_path)
+def told(kafka: str, tmp_path: Path) -> Iterator[Explained]:
+    made = Explained(kafka, tmp_path)
     yield made
     made.end()
 
@@ -146,7 +129,7 @@ def milliseconds(when: datetime | None) -> int | None:
     return None if when is None else round(when.timestamp() * 1000)
 
 
-def assert_exported(path: Path, run: Told, log: list[tuple[int, LogRecord]]) -> None:
+def assert_exported(path: Path, run: Explained, log: list[tuple[int, LogRecord]]) -> None:
     """Every cell is what the log has, and the corrections are with their examples."""
     table = parquet.read_table(path)
     names = run.pipeline.feature_set.names
@@ -177,13 +160,13 @@ def assert_csv(path: Path, log: list[tuple[int, LogRecord]]) -> None:
     assert [row[4] for row in rows] == [str(r.outcome).lower() for r in expected]
 
 
-def together(run: Told, *commands: tuple[str, ...]) -> list["subprocess.CompletedProcess[str]"]:
+def together(run: Explained, *commands: tuple[str, ...]) -> list["subprocess.CompletedProcess[str]"]:
     """Call commands side by side, since most of each is its start."""
     with ThreadPoolExecutor(3) as pool:
-        return list(pool.map(lambda command: run.headwater(*command), commands))
+        return list(pool.map(lambda command: run.called(*command), commands))
 
 
-def test_predictions_are_explained_and_the_log_is_exported(told: Told, tmp_path: Path) -> None:
+def test_predictions_are_explained_and_the_log_is_exported(told: Explained, tmp_path: Path) -> None:
     items = flights()
     labels = sum(not isinstance(item, Departure) for item in items)
 
@@ -249,20 +232,20 @@ def what(occurrence: Any) -> list[str]:
     return [difference["what"] for difference in occurrence["differences"]]
 
 
-def occurrences(told: Told, name: str, pipeline: Pipeline | None = None) -> Any:
+def occurrences(told: Explained, name: str, pipeline: Pipeline | None = None) -> Any:
     """What `explain --json` would say, without a process of its own."""
     of = pipeline or told.pipeline
     inquiry = asyncio.run(explaining.inquire(of, told.config, name, lambda _: replay.nothing))
     return explaining.as_dict(of, inquiry)["occurrences"]
 
 
-def assert_said_what_differs(told: Told, last: Prediction) -> None:
+def assert_said_what_differs(told: Explained, last: Prediction) -> None:
     """Predictions that no worker of this pipeline and log can have made, and one that is there twice."""
     assert isinstance(last.prediction, float)
     near = msgspec.structs.replace(last, id="near", prediction=math.nextafter(last.prediction, 2.0))
     beyond = msgspec.structs.replace(last, id="beyond", version=10**9)
     asyncio.run(told.forge(last, near, beyond))
-    shown = told.headwater("explain", last.id)
+    shown = told.called("explain", last.id)
     assert shown.returncode == 0, shown.stderr
     words = ("It is there 2 times", "equal to the last bit", "link: logistic", "mean(departure_delay,3h)", "outcome")
     assert [word for word in words if word not in shown.stdout] == []
@@ -280,7 +263,7 @@ def assert_said_what_differs(told: Told, last: Prediction) -> None:
     assert once["explanation"] is None
 
 
-def assert_what_is_gone_is_said(told: Told, corrected: Prediction, whole: Path) -> None:
+def assert_what_is_gone_is_said(told: Explained, corrected: Prediction, whole: Path) -> None:
     """The prediction is found in the log when its topic has let go of it, and then the log's beginning goes too."""
     log = told.pipeline.training_log_topic
     asyncio.run(told.forget(told.pipeline.predictions_topic, -1, PARTITIONS))
