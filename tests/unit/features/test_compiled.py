@@ -77,11 +77,18 @@ def test_linear_loops_that_come_out_otherwise_are_refused(monkeypatch: pytest.Mo
         rows = state[linear_compiled._HEAD :].reshape(linear_compiled._ROWS, -1)
         rows[3] = np.sqrt(rows[2])
 
-    plain = [linear_compiled.predict, linear_compiled.learn]
-    monkeypatch.setattr(linear_compiled, "_compiled", plain)
+    def of_rows_off_by_a_bit(state: Any, vectors: Any, said: Any) -> None:
+        linear_compiled.predict_rows(state, vectors, said)
+        said[7] *= 1 + 2.0**-52
+
+    one, rows, learn = linear_compiled.predict, linear_compiled.predict_rows, linear_compiled.learn
+    monkeypatch.setattr(linear_compiled, "_compiled", [one, rows, learn])
     linear_compiled.prove()
-    monkeypatch.setattr(linear_compiled, "_compiled", [plain[0], with_root])
+    monkeypatch.setattr(linear_compiled, "_compiled", [one, rows, with_root])
     with pytest.raises(CompiledError, match="gives other numbers"):
+        linear_compiled.prove()
+    monkeypatch.setattr(linear_compiled, "_compiled", [one, of_rows_off_by_a_bit, learn])
+    with pytest.raises(CompiledError, match="says other numbers of many vectors"):
         linear_compiled.prove()
 
 
