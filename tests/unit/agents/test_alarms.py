@@ -25,7 +25,7 @@ from streaming.config import EngineConfig
 from streaming.engine import Engine
 from streaming.state import StatePartition
 from streaming.telemetry import RecordingMetrics
-from streaming.unit import Cut, Unit
+from streaming.unit import Chunk, Cut, Unit
 from tables import monitors
 from tests.integration import flights_run
 
@@ -103,6 +103,33 @@ def test_a_step_of_many_gets_as_many_records_as_half_a_turn_takes() -> None:
         pace.took(1, 1e-6)  # the last records of chunks
     pace.took(pace.at_once, 1e-6)
     assert pace.at_once > 1
+
+
+def test_a_step_that_takes_long_does_not_make_the_parts_of_another_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A summary takes a millisecond, and had the watch begin anew with 16 records after each."""
+    pipeline, clock, parts = pipeline_with(None), [0.0], list[int]()
+    loop, unit = loop_of(pipeline), unit_of(pipeline)
+    monkeypatch.setattr(loop.engine, "unit_of", lambda _: unit)
+    monkeypatch.setattr(loop.engine, "take", lambda _, chunk: chunk.records)
+    monkeypatch.setattr("agents.loop.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def quick(_loop: Loop, _unit: Unit, records: Sequence[Any]) -> list[Invalid | None]:
+        parts.append(len(records))
+        return [None] * len(records)
+
+    def slow(_loop: Loop, _unit: Unit, records: Sequence[Any]) -> list[Invalid | None]:
+        clock[0] += 10 * TURN
+        return [None] * len(records)
+
+    def do(topic: str, first: int, n: int, step: Any) -> None:
+        records = [record_of(offset, b"") for offset in range(first, first + n)]
+        asyncio.run(loop.each_of_many(Chunk(TopicPartition(topic, 0), first, records), step))
+
+    do(pipeline.training_log_topic, 0, 2_000, quick)
+    do(pipeline.summaries_topic, 0, 3, slow)
+    do(pipeline.training_log_topic, 2_000, MOST_AT_ONCE, quick)
+    assert parts[0] < MOST_AT_ONCE
+    assert parts[-1] == MOST_AT_ONCE
 
 
 def record_of(offset: int, entry: Any) -> Any:
