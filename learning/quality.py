@@ -414,25 +414,14 @@ class Points:
         self._points = np.asarray(points, dtype=float)
         self._outcomes = np.asarray(outcomes)
         self._each = _each(threshold, self._points, self._outcomes.astype(bool)) if task == "binary" else None
-        self._sums: dict[int, npt.NDArray[np.float64]] = {}  # of all of them, by the fineness of a tally
 
     def to(self, tally: Tally) -> None:
         """Add all of them to one tally."""
-        if not len(self._points):
-            return
-        if self._each is None:
-            self._to_one(tally, slice(None))
-            return
-        if tally.bins not in self._sums:
-            one = np.zeros(len(self._points), dtype=np.int64)
-            self._sums[tally.bins] = _by_group(self._each, one, 1, tally.bins)[0]
-        with _silent():
-            tally.sums += self._sums[tally.bins]
+        self.to_groups([tally], np.zeros(len(self._points), dtype=np.int64))
 
     def only(self, at: npt.NDArray[np.int64]) -> "Points":
         """Those at some places."""
         chosen = copy(self)
-        chosen._sums = {}
         chosen._points, chosen._outcomes = self._points[at], self._outcomes[at]
         chosen._each = None if self._each is None else self._each.only(at)
         return chosen
@@ -446,9 +435,6 @@ class Points:
         """
         if not len(groups):
             return
-        if len(tallies) == 1:
-            self.to(tallies[0])
-            return
         if self._each is None:
             for number, tally in enumerate(tallies):
                 self._to_one(tally, groups == number)
@@ -457,7 +443,7 @@ class Points:
             for tally, sums in zip(tallies, _by_group(self._each, groups, len(tallies), tallies[0].bins), strict=True):
                 tally.sums += sums
 
-    def _to_one(self, tally: Tally, at: npt.NDArray[np.bool_] | slice) -> None:
+    def _to_one(self, tally: Tally, at: npt.NDArray[np.bool_]) -> None:
         points, outcomes = self._points[at], self._outcomes[at]
         if not len(points):
             return

@@ -124,7 +124,7 @@ class Rows:
                 example.version,
                 source != "expiry",
                 kept,
-                kept if self._share >= 1.0 else is_learned(example, self._share),
+                is_learned(example, self._share),
                 number,
                 *marks,
                 *(example.features if kept else self._missing),

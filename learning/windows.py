@@ -54,8 +54,8 @@ class SpanTally:
         inside = np.flatnonzero(tiles >= first)
         if len(inside) < len(tiles):
             tiles, points = tiles[inside], points.only(inside)
-        names, groups = _grouped(tiles)
-        points.to_groups([_tally_of(self._tiles, tile, self._make) for tile in names], groups)
+        names, groups = np.unique(tiles, return_inverse=True)
+        points.to_groups([_tally_of(self._tiles, tile, self._make) for tile in names.tolist()], groups)
 
     def tally(self) -> Tally:
         """All of the span."""
@@ -102,8 +102,8 @@ class Cohorts:
         """Take predictions with their outcomes, one at least, and whether each came as a label or for want of one."""
         self._advance(int(np.maximum(times_ms, label_times_ms).max()))
         tiles = times_ms // self._tile_ms
-        names, groups = _grouped(np.maximum(tiles, self._first - 1))
-        points.to_groups([self._of(tile) for tile in names], groups)
+        names, groups = np.unique(np.maximum(tiles, self._first - 1), return_inverse=True)
+        points.to_groups([self._of(tile) for tile in names.tolist()], groups)
         for tile, n in _counts(tiles[labelled]):
             if tile >= self._first - KEPT_TILES:
                 self._labels[tile] = self._labels.get(tile, 0) + n
@@ -141,14 +141,6 @@ class Cohorts:
         self.mature.restore(state["mature"])
         self._open = _restored(self._make, state["open"])
         self._labels = dict(state["labels"])
-
-
-def _grouped(tiles: npt.NDArray[np.int64]) -> tuple[list[int], npt.NDArray[np.int64]]:
-    """The tiles there are, and the place of each one's among them; live, nearly all are one."""
-    if len(tiles) and tiles.min() == tiles.max():
-        return [int(tiles[0])], np.zeros(len(tiles), dtype=np.int64)
-    names, groups = np.unique(tiles, return_inverse=True)
-    return names.tolist(), groups
 
 
 def _counts(tiles: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
