@@ -399,21 +399,6 @@ def unfit(task: str, features: int, example: Example) -> str | None:
     return None
 
 
-def is_scorable(pipeline: "Pipeline", record: Example) -> bool:
-    """Whether the example tells how good this pipeline's model is.
-
-    A correction is a second outcome of a prediction that has been scored; an example of another feature list, task or
-    kind of prediction is none of this model's, and the learner says so.
-    """
-    feature_set, task = pipeline.feature_set, pipeline.task
-    return (
-        record.source != "correction"
-        and record.schema == feature_set.schema
-        and unfit(task, len(feature_set.names), record) is None
-        and isinstance(record.prediction, dict) == (task == "multiclass")
-    )
-
-
 _NOTHING_KNOWN: dict[str, Value] = {"binary": 0.5, "multiclass": {}, "regression": 0.0, "anomaly": 0.0}
 
 

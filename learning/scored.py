@@ -97,7 +97,9 @@ class Rows:
     def row(self, offset: int, wall_ms: int, example: Example) -> bytes | None:
         """A row for `columns`; None for an example that does not tell how good the model is.
 
-        Which do is said by `learning.learn.is_scorable`; of numbers beyond all bounds only `columns` takes notice.
+        A correction is a second outcome of a prediction that has been scored; an example of another feature list, task
+        or kind of prediction is none of this model's, and the learner says so. Of numbers beyond all bounds only
+        `columns` takes notice.
 
         Args:
             offset: where the example lies in the log.

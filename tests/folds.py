@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
-from learning.learn import Learner, ModelError, Turn
+from learning.learn import Learner, ModelError, Turn, unfit
 from learning.records import Control, Example, LogRecord
 from learning.scored import Rows, Scored
 from pipelines.definition import Pipeline
@@ -18,6 +18,21 @@ def fold(pipeline: Pipeline, log: Log, version: int) -> Learner:
         if offset < version:
             advance(pipeline, learner, log, offset, record)
     return learner
+
+
+def is_scorable(pipeline: Pipeline, record: Example) -> bool:
+    """Whether the example tells how good this pipeline's model is.
+
+    A correction is a second outcome of a prediction that has been scored; an example of another feature list, task or
+    kind of prediction is none of this model's, and the learner says so.
+    """
+    feature_set, task = pipeline.feature_set, pipeline.task
+    return (
+        record.source != "correction"
+        and record.schema == feature_set.schema
+        and unfit(task, len(feature_set.names), record) is None
+        and isinstance(record.prediction, dict) == (task == "multiclass")
+    )
 
 
 def columns_of(pipeline: Pipeline, log: Log, *, wall_ms: int = 0) -> Scored:

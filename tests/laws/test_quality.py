@@ -22,14 +22,13 @@ from river import drift as river_drift
 
 from learning.baselines import Baselines
 from learning.delays import Delays, exact_quantiles
-from learning.learn import is_scorable
 from learning.losses import LossAlarm
 from learning.quality import COARSE, Points, Tally, exact_roc_auc, loss_of, measure, point_of
 from learning.records import Control, Example, LogRecord
 from learning.watch import Watch, frozen_points
 from learning.windows import HORIZON_TILES, KEPT_TILES, SPAN_TILES, cohort_ms
 from tests.doubles import TinyFeatures, monitor, tiny_pipeline
-from tests.folds import columns_of
+from tests.folds import columns_of, is_scorable
 
 HORIZON = 240  # ms, so a cohort is of 10
 SPAN = 120  # ms, as a tile is

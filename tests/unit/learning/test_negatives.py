@@ -13,7 +13,7 @@ from learning import snapshots
 from learning.backtest import _Run, backtest
 from learning.explain import KEPT, History, explain
 from learning.label import LATEST, PendingLabels
-from learning.learn import Learner, is_scorable, unfit
+from learning.learn import Learner, unfit
 from learning.losses import LossAlarm
 from learning.negatives import corrected, is_kept
 from learning.quality import measure
@@ -21,7 +21,7 @@ from learning.records import Example, LogRecord, Prediction, decode_log, encode
 from learning.scored import Rows
 from learning.watch import Watch, frozen_points
 from tests.doubles import HOUR, FixedModel, FixedProbabilities, Ping, Pong, TinyFeatures, monitor, tiny_pipeline
-from tests.folds import columns_of
+from tests.folds import columns_of, is_scorable
 
 drift: Any = river_drift  # River's constructors carry no types
 SHARE = 0.25
