@@ -5,7 +5,7 @@ What a control record says is done at its place in the log, so all workers switc
 
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -30,13 +30,12 @@ KEPT = 4_096  # records read that wait for it; as a rule there are those of one 
 def register(loop: Loop) -> None:
     """Run on the channel that the training-log follower feeds."""
 
-    async def agent(lessons: StreamT[Lesson]) -> AsyncIterator[None]:
+    async def agent(lessons: StreamT[Lesson]) -> None:
         async for lesson in lessons:
             try:
                 await learn(loop, lesson)
             except Exception as error:  # noqa: BLE001  # a lesson passed over would be another model
                 await loop.app.fail(error)
-            yield
 
     loop.app.agent(loop.engine.lessons, name="learn")(agent)
 

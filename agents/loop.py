@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -168,10 +168,9 @@ class Loop:
     def run_on(self, topic: str, name: str, step: Step) -> None:
         """Run an agent of this name that does this step for every record of a topic."""
 
-        async def agent(chunks: StreamT[Chunk]) -> AsyncIterator[None]:
+        async def agent(chunks: StreamT[Chunk]) -> None:
             async for chunk in chunks:
                 await self.each(chunk, step)
-                yield
 
         self.app.agent(self.app.topic(topic, maxsize=8), name=name)(agent)
 

@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -28,12 +28,11 @@ T = TypeVar("T", Alarm, DriftEvent)
 def register(loop: Loop) -> None:
     """Run on the training log."""
 
-    async def agent(chunks: StreamT[Chunk]) -> AsyncIterator[None]:
+    async def agent(chunks: StreamT[Chunk]) -> None:
         async for chunk in chunks:
             # The frozen copy is made by the learner, so the learner must have been where these records are.
             await loop.engine.follower.wait_for(chunk.begin()[-1].offset + 1)
             await loop.each_of_many(chunk, step)
-            yield
 
     loop.app.agent(loop.app.topic(loop.pipeline.training_log_topic, maxsize=2), name="watch")(agent)
 

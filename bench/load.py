@@ -214,8 +214,14 @@ class Watcher:
 
 @asynccontextmanager
 async def watching(config: EngineConfig) -> AsyncIterator[Watcher]:
-    """Watch the predictions from now on."""
-    consumer = clients.consumer(config, auto_offset_reset="none")
+    """Watch the predictions from now on, by a consumer of aiokafka as it is, which fetches without a pause."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=config.bootstrap,
+        isolation_level="read_committed",
+        auto_offset_reset="none",
+        enable_auto_commit=False,
+        fetch_max_wait_ms=clients.FETCH_MAX_WAIT_MS,
+    )
     await consumer.start()
     try:
         found = await consumer._client.fetch_all_metadata()

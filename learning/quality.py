@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from typing import Any, NamedTuple
@@ -162,14 +162,8 @@ class Curve:
     def __init__(self, sums: npt.NDArray[np.float64] | None = None) -> None:
         self.sums = np.zeros((3, RELIABILITY_BINS)) if sums is None else sums
 
-    def add(self, probability: float, truth: bool) -> None:
-        """Take one probability and whether it came true. What is none counts as the nearest that is."""
-        probability = min(max(probability, 0.0), 1.0)
-        bin_ = min(int(probability * RELIABILITY_BINS), RELIABILITY_BINS - 1)
-        self.sums[:, bin_] += (1.0, probability, truth)
-
     def add_all(self, probabilities: npt.NDArray[np.float64], truths: npt.NDArray[np.bool_]) -> None:
-        """Take many."""
+        """Take these, and whether each came true. What is no probability counts as the nearest that is."""
         probabilities = np.clip(probabilities, 0.0, 1.0)
         bins = np.minimum(probabilities * RELIABILITY_BINS, RELIABILITY_BINS - 1).astype(int)
         for row, of_each in enumerate((None, probabilities, truths)):
@@ -237,7 +231,6 @@ class Tally:
         self.bins = bins
         self.sums = np.zeros(_CURVE.stop + 2 * bins)
         self._scale = bins / (2.0 * EDGE)
-        self._place: Callable[[float], float] = spread if task == "anomaly" else log_odds
 
     @property
     def curve(self) -> Curve:
@@ -249,47 +242,13 @@ class Tally:
         """How many scores lie in each bin, those whose outcome was False first, then those of True; (2, bins)."""
         return self.sums[_CURVE.stop :].reshape(2, self.bins)
 
-    def add(self, value: Value, outcome: Outcome) -> None:
-        """Take one prediction and what came of it."""
-        self.take(point_of(value, outcome), outcome)
-
-    def take(self, point: Point, outcome: Outcome) -> None:
-        """Take one prediction by its `point_of`."""
-        if isinstance(point, tuple):
-            self._take_class(point)
-        elif self.task == "regression":
-            error = point - float(outcome)
-            self._plus(1, abs(error), error * error, error)
-        else:
-            truth = bool(outcome)
-            self.scores[int(truth), self._bin(point)] += 1.0
-            if self.task == "binary":
-                self._take_probability(point, truth)
-            else:
-                self._plus(1)
-
-    def _bin(self, score: float) -> int:
-        return min(int((self._place(score) + EDGE) * self._scale), self.bins - 1)
-
     def _plus(self, *counts: float) -> None:
         """Add to the first of the counts."""
         with _silent():
             self.sums[: len(counts)] += counts
 
-    def _take_class(self, marks: Marks) -> None:
-        of_outcome, top, right, squares = marks
-        self._plus(1, log_loss(of_outcome, True), squares - 2.0 * of_outcome + 1.0, 0, right)
-        self.curve.add(top, right)
-
-    def _take_probability(self, probability: float, truth: bool) -> None:
-        error = probability - truth
-        said = probability >= self.threshold
-        of_true = (said and truth, truth and not said, said and not truth)
-        self._plus(1, log_loss(probability, truth), error * error, 0, said == truth, *of_true)
-        self.curve.add(probability, truth)
-
     def take_all(self, points: npt.ArrayLike, outcomes: npt.ArrayLike) -> None:
-        """Take many, as `take` one by one does but for rounding, and faster."""
+        """Take these; points as `Points` has them."""
         Points(self.task, self.threshold, points, outcomes).to(self)
 
     def _take_numbers(self, values: npt.NDArray[np.float64], outcomes: npt.NDArray[Any]) -> None:
@@ -298,7 +257,7 @@ class Tally:
             self._plus(len(values), np.abs(errors).sum(), (errors * errors).sum(), errors.sum())
 
     def _take_scores(self, values: npt.NDArray[np.float64], outcomes: npt.NDArray[Any]) -> None:
-        places = np.array(list(map(self._bin, values.tolist())))
+        places = np.array([min(int((spread(value) + EDGE) * self._scale), self.bins - 1) for value in values.tolist()])
         np.add.at(self.scores, (outcomes.astype(np.int64), places), 1.0)
         self._plus(len(values))
 
@@ -399,8 +358,7 @@ class _Each(NamedTuple):
 class Points:
     """Predictions by their `point_of`, with what came, to be added to several tallies: worked out once for all of them.
 
-    What is added is what `Tally.take` adds one by one, but for rounding. Sums depend on which predictions are together
-    here and on nothing else.
+    Sums depend on which predictions are together here and on nothing else.
 
     Args:
         task: of the tallies.

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import faust
@@ -103,6 +103,12 @@ class StreamApp(faust.App):
         consumer: Any = self.consumer
         reached: int = consumer.reached(tp, mark)
         return reached
+
+    def on_init_dependencies(self) -> Iterable[Any]:
+        """Without Faust's monitor, which nobody asks: it counts chunks, five calls of it for each."""
+        services = super().on_init_dependencies()
+        self.sensors.remove(self.monitor)
+        return [service for service in services if service is not self.monitor]
 
     def _new_transport(self) -> Any:
         return Transport(self.conf.broker_consumer, self)

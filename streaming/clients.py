@@ -5,7 +5,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from streaming.config import EngineConfig
-from streaming.light import lighten
+from streaming.fetching import tuned
 
 MAX_BATCH_BYTES = 900_000  # below the broker's default message.max.bytes of 1,048,588
 FETCH_MAX_WAIT_MS = 100  # that a broker keeps a fetch for which it has nothing
@@ -50,6 +50,4 @@ def consumer(config: EngineConfig, *topics: str, **extra: Any) -> AIOKafkaConsum
         "request_timeout_ms": timeout_ms(config),
         **extra,
     }
-    return lighten(
-        AIOKafkaConsumer(*topics, bootstrap_servers=config.bootstrap, **options, **config.security.options())
-    )
+    return tuned(AIOKafkaConsumer(*topics, bootstrap_servers=config.bootstrap, **options, **config.security.options()))

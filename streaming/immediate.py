@@ -10,6 +10,8 @@ from streaming.checkpoint import send_batches
 from streaming.config import EngineConfig
 from streaming.unit import Output
 
+LINGER = 0.002  # seconds from a publication to its sending; a worker has other partitions' turns in them
+
 Records = Mapping[TopicPartition, Sequence[Output]]
 
 
@@ -17,7 +19,8 @@ class Immediate:
     """One producer for all units of a worker.
 
     aiokafka takes a batch for a partition when the one before it has left. Whatever is published meanwhile goes
-    together, or a worker that publishes little and often would fall behind its own predictions.
+    together, or a worker that publishes little and often would fall behind its own predictions. And so does what is
+    published within `LINGER`: the agents' turns for one fetch, which otherwise are a request each.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -45,6 +48,7 @@ class Immediate:
     async def _send(self) -> None:
         try:
             while self._waiting:
+                await asyncio.sleep(LINGER)
                 taken, self._waiting = self._waiting, []
                 await self._send_together(taken)
         finally:

@@ -17,7 +17,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from streaming import clients
-from streaming.light import lighten
+from streaming.fetching import tuned
 from streaming.unit import Chunk
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = clients.FETCH_MAX_WAIT_MS
         # Faust calls the group what it calls the application, after which changelogs are named.
         consumer._group_id = cast("Any", self.app).engine.config.group
-        return lighten(consumer)
+        return tuned(consumer)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust's livelock warnings look at its commits, which are not used here."""

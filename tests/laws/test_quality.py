@@ -29,6 +29,7 @@ from learning.watch import Watch, frozen_points
 from learning.windows import HORIZON_TILES, KEPT_TILES, SPAN_TILES, cohort_ms
 from tests.doubles import TinyFeatures, monitor, tiny_pipeline
 from tests.folds import columns_of, is_scorable
+from tests.tallies import add
 
 HORIZON = 240  # ms, so a cohort is of 10
 SPAN = 120  # ms, as a tile is
@@ -54,7 +55,7 @@ def parts(draw: st.DrawFn) -> tuple[str, list[list[Any]]]:
 def tally_of(task: str, pairs: list[Any]) -> Tally:
     tally = Tally(task, 0.5)
     for pair in pairs:
-        tally.add(*pair)
+        add(tally, *pair)
     return tally
 
 
@@ -106,8 +107,7 @@ def test_coarse_bins_cost_the_roc_auc_less_than_a_thousandth() -> None:
         logit = rng.gauss(-1.5, 2.0)
         pairs.append((1 / (1 + math.exp(-logit)), rng.random() < 1 / (1 + math.exp(-logit + rng.gauss(0, 1)))))
     tally = Tally("binary", 0.5, COARSE)
-    for pair in pairs:
-        tally.add(*pair)
+    tally.take_all(*zip(*pairs, strict=True))
     exact = exact_roc_auc(*zip(*pairs, strict=True))
     assert exact is not None
     assert abs(tally.report()["roc_auc"] - exact) < 1e-3
@@ -224,7 +224,7 @@ def test_groups_of_points_are_the_same_one_by_one(drawn: tuple[str, list[Any]], 
     groups = [hash((i, n)) % n for i in range(len(pairs))]
     slow, fast = ([Tally(task, 0.5, COARSE) for _ in range(n)] for _ in range(2))
     for group, pair in zip(groups, pairs, strict=True):
-        slow[group].add(*pair)
+        add(slow[group], *pair)
     points = Points(task, 0.5, [point_of(*pair) for pair in pairs], [outcome for _, outcome in pairs])
     points.to_groups(fast, np.array(groups, dtype=np.int64))
     for one, two in zip(slow, fast, strict=True):

@@ -20,7 +20,7 @@ from learning.backtest import backtest
 from learning.records import Example, Prediction, decode_log, encode
 from pipelines.definition import Pipeline
 from pipelines.flights import CARRIERS, Arrival, Departure
-from streaming.light import Record
+from streaming.fetching import Record
 
 EVENTS = {"cards": 2500, "flights": 600, "cards_tree": 2500, "cards_forest": 1500}
 

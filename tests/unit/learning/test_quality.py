@@ -4,12 +4,14 @@ import math
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from river import metrics as river_metrics
 
 from learning.quality import Curve, Points, Tally, exact_roc_auc, measure, point_of
+from tests.tallies import add
 
 metrics: Any = river_metrics  # River's constructors carry no types
 
@@ -41,9 +43,8 @@ def test_exact_roc_auc_is_the_share_of_pairs_in_order(pairs: list[tuple[float, b
 def test_binned_roc_auc_is_within_a_ten_thousandth_of_the_exact() -> None:
     pairs = noisy(20_000)
     tally = Tally("binary", 0.5)
-    for value, outcome in pairs:
-        tally.add(value, outcome)
     scores, outcomes = zip(*pairs, strict=True)
+    tally.take_all(scores, outcomes)
     exact = exact_roc_auc(scores, outcomes)
     assert exact is not None
     assert abs(tally.report()["roc_auc"] - exact) < 1e-4
@@ -53,8 +54,7 @@ def test_equal_scores_are_worth_one_half_binned_and_exact() -> None:
     pairs: list[Any] = [(0.3, True), (0.3, False), (0.3, False)]
     assert measure("binary", 0.5, pairs)["roc_auc"] == 0.5
     tally = Tally("binary", 0.5)
-    for pair in pairs:
-        tally.add(*pair)
+    tally.take_all(*zip(*pairs, strict=True))
     assert tally.report()["roc_auc"] == 0.5
 
 
@@ -90,8 +90,7 @@ def test_brier_score_of_a_class_that_was_given_no_probability() -> None:
 
 def test_probability_beyond_its_range_lies_in_the_outermost_bin() -> None:
     curve = Curve()
-    for probability in (-0.5, 0.0, 1.0, 1e300):
-        curve.add(probability, True)
+    curve.add_all(np.array([-0.5, 0.0, 1.0, 1e300]), np.ones(4, dtype=bool))
     assert curve.sums[0, [0, -1]].tolist() == [2, 2]
 
 
@@ -129,21 +128,17 @@ def test_measure_that_is_not_defined_is_left_out() -> None:
 
 def test_anomaly_scores_beyond_one_keep_their_order() -> None:
     tally = Tally("anomaly", 0.5)
-    for score in (-40.0, -2.0, 0.2, 0.7):
-        tally.add(score, False)
-    for score in (0.95, 1.5, 20.0, 1e12):
-        tally.add(score, True)
+    tally.take_all([-40.0, -2.0, 0.2, 0.7, 0.95, 1.5, 20.0, 1e12], [False] * 4 + [True] * 4)
     assert tally.report() == {"roc_auc": 1.0}
 
 
 @given(SCORED)
 def test_tally_continues_from_its_state(pairs: list[tuple[float, bool]]) -> None:
     one, two = Tally("binary", 0.5), Tally("binary", 0.5)
-    for pair in pairs:
-        one.add(*pair)
+    one.take_all(*zip(*pairs, strict=True))
     two.restore(one.state())
-    one.add(0.5, True)
-    two.add(0.5, True)
+    for tally in (one, two):
+        tally.take_all([0.5], [True])
     assert one.report() == two.report()
 
 
@@ -166,7 +161,7 @@ def test_predictions_beyond_all_bounds_are_counted_many_at_once_as_one_by_one(
     points = [point_of(one, outcome) for one in values]
     alone, together = Tally(task, 0.5), Tally(task, 0.5)
     for one in values:
-        alone.add(one, outcome)
+        add(alone, one, outcome)
     Points(task, 0.5, points, [outcome] * len(points)).to(together)
     assert together.report() == pytest.approx(alone.report())
     assert "rmse" not in together.report()
@@ -177,8 +172,8 @@ def test_predictions_beyond_all_bounds_are_counted_many_at_once_as_one_by_one(
 def test_counts_of_a_saved_tally_are_whole_numbers(task: str) -> None:
     """Versions before this one read them, and write them into reports, where a count with a point is refused."""
     tally = Tally(task, 0.5)
-    for value, outcome in noisy(40):
-        tally.add({"True": value} if task == "multiclass" else value, outcome)
+    pairs: list[Any] = [({"True": value} if task == "multiclass" else value, truth) for value, truth in noisy(40)]
+    tally.take_all([point_of(*pair) for pair in pairs], [outcome for _, outcome in pairs])
     state = tally.state()
     n, loss, squared, error, *said = state["counts"]
     assert [type(count) for count in (n, *said)] == [int] * 5

@@ -8,6 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from streaming import clients
+from streaming import immediate as publishing
 from streaming.config import EngineConfig
 from streaming.immediate import Immediate
 from streaming.unit import Output
@@ -39,6 +40,7 @@ class Producer:
         self.sent: list[tuple[int, list[bytes]]] = []
         self.deliveries: list[asyncio.Future[None]] = []
         self.free = asyncio.Event()
+        self.taken = asyncio.Event()
         self.broken: Exception | None = None
         self.stopped = False
 
@@ -56,6 +58,7 @@ class Producer:
         if self.broken:
             raise self.broken
         self.sent.append((partition, batch.values))
+        self.taken.set()
         self.deliveries.append(asyncio.get_running_loop().create_future())
         return self.deliveries[-1]
 
@@ -64,9 +67,12 @@ def outputs(*values: bytes) -> list[Output]:
     return [Output(None, value) for value in values]
 
 
-def scenario(monkeypatch: pytest.MonkeyPatch, work: Callable[[Immediate, Producer], Any]) -> None:
+def scenario(
+    monkeypatch: pytest.MonkeyPatch, work: Callable[[Immediate, Producer], Any], *, linger: float = 0.0
+) -> None:
     async def run() -> None:
         producer = Producer()
+        monkeypatch.setattr(publishing, "LINGER", linger)
         monkeypatch.setattr(clients, "producer", lambda config: producer)
         immediate = Immediate(CONFIG)
         await work(immediate, producer)
@@ -103,6 +109,26 @@ def test_what_is_published_while_the_broker_is_slow_goes_together(monkeypatch: p
         await asyncio.gather(first, *rest)
 
     scenario(monkeypatch, work)
+
+
+def test_what_is_published_in_one_breath_is_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the records of one fetch each partition's agent published by itself: four requests, and as much CPU."""
+
+    async def work(immediate: Immediate, producer: Producer) -> None:
+        producer.free.set()
+        published = [immediate.publish({ONE: outputs(b"a")})]
+        await turns()
+        published.append(immediate.publish({ONE: outputs(b"b"), OTHER: outputs(b"x")}))
+        assert not producer.sent
+        async with asyncio.timeout(10):
+            await producer.taken.wait()
+        await turns()
+        assert producer.sent == [(0, [b"a", b"b"]), (1, [b"x"])]
+        for delivery in producer.deliveries:
+            delivery.set_result(None)
+        await asyncio.gather(*published)
+
+    scenario(monkeypatch, work, linger=0.05)
 
 
 def test_more_than_a_batch_stays_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def test_a_busy_partition_does_not_wait_for_the_long_fetch_of_idle_ones(monkeypa
     assert consumer._fetch_max_wait_ms == 100
     assert consumer._group_id == "app-watch"
     assert consumer._isolation_level == "read_committed"
-    assert "lighten" in consumer.start.__qualname__
+    assert "tuned" in consumer.start.__qualname__
 
 
 def records(*offsets: int) -> list[Any]:
