@@ -251,6 +251,17 @@ class Tally:
         """Take these; points as `Points` has them."""
         Points(self.task, self.threshold, points, outcomes).to(self)
 
+    def _take(self, points: npt.NDArray[np.float64], outcomes: npt.NDArray[Any]) -> None:
+        """Take those of one group, of another task than binary."""
+        if not len(points):
+            return
+        if self.task == "multiclass":
+            self._take_classes(points)
+        elif self.task == "regression":
+            self._take_numbers(points, outcomes)
+        else:
+            self._take_scores(points, outcomes)
+
     def _take_numbers(self, values: npt.NDArray[np.float64], outcomes: npt.NDArray[Any]) -> None:
         with _silent():
             errors = values - outcomes
@@ -368,7 +379,6 @@ class Points:
     """
 
     def __init__(self, task: str, threshold: float, points: npt.ArrayLike, outcomes: npt.ArrayLike) -> None:
-        self._task = task
         self._points = np.asarray(points, dtype=float)
         self._outcomes = np.asarray(outcomes)
         self._each = _each(threshold, self._points, self._outcomes.astype(bool)) if task == "binary" else None
@@ -395,22 +405,12 @@ class Points:
             return
         if self._each is None:
             for number, tally in enumerate(tallies):
-                self._to_one(tally, groups == number)
+                chosen = groups == number
+                tally._take(self._points[chosen], self._outcomes[chosen])
             return
         with _silent():
             for tally, sums in zip(tallies, _by_group(self._each, groups, len(tallies), tallies[0].bins), strict=True):
                 tally.sums += sums
-
-    def _to_one(self, tally: Tally, at: npt.NDArray[np.bool_]) -> None:
-        points, outcomes = self._points[at], self._outcomes[at]
-        if not len(points):
-            return
-        if self._task == "multiclass":
-            tally._take_classes(points)
-        elif self._task == "regression":
-            tally._take_numbers(points, outcomes)
-        else:
-            tally._take_scores(points, outcomes)
 
 
 def _each(threshold: float, values: npt.NDArray[np.float64], truths: npt.NDArray[np.bool_]) -> _Each:

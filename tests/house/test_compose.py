@@ -22,6 +22,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+WORKERS = ("worker", "watcher")
 CONDITIONS = {"service_started", "service_healthy", "service_completed_successfully"}
 
 
@@ -58,8 +59,10 @@ def mounts() -> list[str]:
 
 def test_services_are_the_expected() -> None:
     """So that no other test here passes by looking at nothing."""
-    assert set(SERVICES) == {"kafka", "topics", "web-token", "worker", "producer", "prometheus", "grafana"}
-    assert set(OURS) == {"topics", "worker", "producer"}
+    assert set(SERVICES) == {
+        *("kafka", "topics", "web-token", "worker", "watcher", "producer", "prometheus", "grafana")
+    }
+    assert set(OURS) == {"topics", *WORKERS, "producer"}
     assert [name for name, service in SERVICES.items() if service.get("profiles")] == ["producer"]
 
 
@@ -120,7 +123,7 @@ def test_order_of_start() -> None:
     """Nothing of ours runs before Kafka answers, and no worker before its topics are there."""
     waits = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
     assert waits["topics"]["kafka"]["condition"] == "service_healthy"
-    assert waits["worker"]["topics"]["condition"] == "service_completed_successfully"
+    assert {waits[name]["topics"]["condition"] for name in WORKERS} == {"service_completed_successfully"}
     assert waits["producer"]["worker"]["condition"] == "service_healthy"
 
 
@@ -216,8 +219,21 @@ def test_all_packages_are_copied() -> None:
 
 def test_health_of_a_worker_is_asked_at_a_path_it_serves() -> None:
     """Not merely at any that answers."""
-    (path,) = re.findall(r"127\.0\.0\.1:\d+(/[\w/]+)", SERVICES["worker"]["healthcheck"]["test"][-1])
-    assert f'web.get("{path}", ' in (ROOT / "app" / "web.py").read_text("utf-8")
+    for name in WORKERS:
+        (path,) = re.findall(r"127\.0\.0\.1:\d+(/[\w/]+)", SERVICES[name]["healthcheck"]["test"][-1])
+        assert f'web.get("{path}", ' in (ROOT / "app" / "web.py").read_text("utf-8")
+
+
+def test_workers_fit_each_other() -> None:
+    """Whoever is scaled does not watch, and whoever watches does nothing else; one of role `all` would be refused."""
+    roles = {name: SERVICES[name]["environment"]["HEADWATER_ROLE"] for name in WORKERS}
+    assert roles == {"worker": "serve", "watcher": "watch"}
+    rest = [
+        {key: value for key, value in SERVICES[name]["environment"].items() if key != "HEADWATER_ROLE"}
+        for name in WORKERS
+    ]
+    assert rest[0] == rest[1]
+    assert "ports" not in SERVICES["watcher"], "the page of each worker has what it finds"
 
 
 def test_prometheus_scrapes_the_workers() -> None:
@@ -225,22 +241,22 @@ def test_prometheus_scrapes_the_workers() -> None:
     config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text("utf-8"))
     (job,) = config["scrape_configs"]
     (found,) = job["dns_sd_configs"]
-    worker = SERVICES["worker"]
-    assert found["names"] == ["worker"]
-    assert str(found["port"]) == worker["environment"]["HEADWATER_WEB_PORT"]
-    assert f"127.0.0.1:{found['port']}/" in worker["healthcheck"]["test"][-1]
-    assert [port.rsplit(":", 1)[1] for port in worker["ports"]] == [str(found["port"])]
-    assert worker["environment"]["HEADWATER_WEB_HOST"] == "0.0.0.0"
+    assert found["names"] == list(WORKERS)
+    for worker in (SERVICES[name] for name in WORKERS):
+        assert str(found["port"]) == worker["environment"]["HEADWATER_WEB_PORT"]
+        assert f"127.0.0.1:{found['port']}/" in worker["healthcheck"]["test"][-1]
+        assert worker["environment"]["HEADWATER_WEB_HOST"] == "0.0.0.0"
+    assert [port.rsplit(":", 1)[1] for port in SERVICES["worker"]["ports"]] == [str(found["port"])]
 
 
 def test_workers_that_others_reach_have_a_token_and_prometheus_sends_it(tmp_path: Path) -> None:
     """It is made once, is one that a worker accepts, and is where both look for it."""
-    file = SERVICES["worker"]["environment"]["HEADWATER_WEB_TOKEN_FILE"]
+    (file,) = {SERVICES[name]["environment"]["HEADWATER_WEB_TOKEN_FILE"] for name in WORKERS}
     config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text("utf-8"))
     assert config["scrape_configs"][0]["authorization"] == {"credentials_file": file}
     folder = file.rpartition("/")[0]
     assert f"web-token:{folder}" in SERVICES["web-token"]["volumes"]
-    for name in ("worker", "prometheus"):
+    for name in (*WORKERS, "prometheus"):
         assert f"web-token:{folder}:ro" in SERVICES[name]["volumes"]
         assert SERVICES[name]["depends_on"]["web-token"]["condition"] == "service_completed_successfully"
     (script,) = SERVICES["web-token"]["command"]
