@@ -1,6 +1,6 @@
 """What watching costs: the whole loop watched by the worker itself or by a worker beside it, against one unwatched.
 
-    python -m bench.monitors           # into docs/performance.md; some ten minutes
+    python -m bench.monitors           # into docs/performance.md; a quarter of an hour
     python -m bench.monitors --quick   # one short round, to the screen
 
 Over two streams. Payments come as many in a second of their own time as a worker does in one of its own, which is what
@@ -8,6 +8,9 @@ a busy worker sees live. A year of flights, replayed as fast as it goes, closes 
 much of what watching costs it. *Unwatched*: no summaries, watch, survey, alarms, reports or page; features,
 predictions, joins and lessons are the same. *Apart*: one worker has the role `serve`, another one `watch`, which
 shares the cores with it; or does not run, as if it had a machine of its own, since who serves does the same.
+
+A run ends when all is done, the watch and what it writes included, and when the worker's lags say so. That is a second
+that depends on no number of events, so there are enough of them for it to be little.
 """
 
 import argparse
@@ -37,8 +40,8 @@ from pipelines.flights import flights, history
 from streaming.brokers import LocalKafka
 from streaming.config import EngineConfig, Role
 
-ITEMS = int(os.environ.get("ITEMS", "100000"))
-ROUNDS = int(os.environ.get("ROUNDS", "5"))
+ITEMS = int(os.environ.get("ITEMS", "400000"))
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
 QUICK = 30_000
 RATE = 5_000  # payments in a second of their time
 CUSTOMERS = 2_000
