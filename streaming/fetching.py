@@ -5,6 +5,7 @@ worker a twentieth of its time. Of these eight are asked for. And it asks a brok
 from a busy topic it gets a record or two each time, and a request costs a millisecond of CPU all in all.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -76,7 +77,7 @@ def keep_apart(fetcher: Any, seconds: float = APART) -> None:
         requests, resets, timeout, unknown, resumed = actions(assignment)
         now, due = time.monotonic(), []
         for node, request in requests:
-            wait = asked.get(node, now - seconds) + seconds - now
+            wait = asked.get(node, -math.inf) + seconds - now
             if wait <= 0.0:
                 asked[node] = now
                 due.append((node, request))
