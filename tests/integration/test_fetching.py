@@ -1,7 +1,6 @@
 """How consumers fetch, on a real Kafka."""
 
 import asyncio
-import itertools
 import time
 import uuid
 from typing import Any
@@ -34,6 +33,7 @@ def test_a_trickle_is_read_whole_by_fetches_that_keep_their_distance(kafka: str)
         await admin.close()
         async with clients.consumer(EngineConfig(bootstrap=kafka, app_id="app"), topic) as consumer:
             note(consumer)
+            asked.append(time.monotonic())
             writing, read = asyncio.create_task(trickle()), list[int]()
             while len(read) < WRITTEN:
                 for records in (await consumer.getmany(timeout_ms=1_000)).values():
@@ -52,6 +52,6 @@ def test_a_trickle_is_read_whole_by_fetches_that_keep_their_distance(kafka: str)
         consumer._fetcher._proc_fetch_request = noted
 
     assert asyncio.run(asyncio.wait_for(scenario(), 60)) == [*range(WRITTEN)]
-    gaps = [later - sooner for sooner, later in itertools.pairwise(asked)]
-    assert len(gaps) >= 2
-    assert min(gaps) > APART / 2  # from when it is decided to when it is done other turns of the loop may pass
+    # On a busy machine one may come late and the next in time; in all there are no more than there may be.
+    began, *_, last = asked
+    assert 2 < len(asked) - 1 <= (last - began) / APART + 1
