@@ -230,7 +230,6 @@ class Tally:
         self.threshold = threshold
         self.bins = bins
         self.sums = np.zeros(_CURVE.stop + 2 * bins)
-        self._scale = bins / (2.0 * EDGE)
 
     @property
     def curve(self) -> Curve:
@@ -268,7 +267,7 @@ class Tally:
             self._plus(len(values), np.abs(errors).sum(), (errors * errors).sum(), errors.sum())
 
     def _take_scores(self, values: npt.NDArray[np.float64], outcomes: npt.NDArray[Any]) -> None:
-        places = np.array([min(int((spread(value) + EDGE) * self._scale), self.bins - 1) for value in values.tolist()])
+        places = _bins_of(np.array(list(map(spread, values.tolist()))) + EDGE, self.bins)
         np.add.at(self.scores, (outcomes.astype(np.int64), places), 1.0)
         self._plus(len(values))
 
@@ -448,10 +447,14 @@ def _by_group(each: _Each, groups: npt.NDArray[np.int64], n: int, bins: int) -> 
     pairs, curves = groups * RELIABILITY_BINS + each.curve_bin, made[:, _CURVE].reshape(n, 3, RELIABILITY_BINS)
     for row, of_each in enumerate((None, each.probability, each.truth)):
         curves[:, row] = np.bincount(pairs, of_each, n * RELIABILITY_BINS).reshape(n, RELIABILITY_BINS)
-    places = np.minimum((each.place * (bins / (2.0 * EDGE))).astype(np.int64), bins - 1)
-    sides = (groups * 2 + each.truth) * bins + places
+    sides = (groups * 2 + each.truth) * bins + _bins_of(each.place, bins)
     made[:, _CURVE.stop :] = np.bincount(sides, minlength=n * 2 * bins).reshape(n, 2 * bins)
     return made
+
+
+def _bins_of(places: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.int64]:
+    """The bin of each place above the lowest, of which the highest is `2 * EDGE`."""
+    return np.minimum((places * (bins / (2.0 * EDGE))).astype(np.int64), bins - 1)
 
 
 # What others write to the log, or a model that diverges says, may be beyond all bounds. Sums of it that are no numbers

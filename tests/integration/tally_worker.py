@@ -1,7 +1,6 @@
 """A worker for the engine's tests: counts events per key, and answers each event once. Run as a process."""
 
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -37,15 +36,13 @@ def create(bootstrap: str, name: str, guarantee: Guarantee) -> StreamApp:
     app.tables.add(counts)
     app.engine.groups.append(Group("events", (events,), (counts,)))
 
-    async def tally(stream: StreamT[Any]) -> AsyncIterator[None]:
+    async def tally(stream: StreamT[Any]) -> None:
         async for chunk in stream:
             await count_chunk(app, name, chunk)
-            yield
 
-    async def learn(stream: StreamT[Any]) -> AsyncIterator[None]:
+    async def learn(stream: StreamT[Any]) -> None:
         async for lesson in stream:
             await app.engine.follower.applied(lesson.position)
-            yield
 
     app.agent(app.topic(events, maxsize=8), name="tally")(tally)
     app.agent(app.engine.lessons, name="learn")(learn)
