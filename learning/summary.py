@@ -7,7 +7,7 @@ cut, all rows are binned at once, column by column, however many summaries they 
 shared by many events.
 """
 
-from collections import Counter
+from collections import defaultdict
 from enum import Enum
 from operator import attrgetter
 from struct import Struct
@@ -87,8 +87,8 @@ class Collector:
         self._starts = [0]
         self._full_at = MOST
         self._parts: list[Summary] = []
-        self._labels: Counter[str] = Counter()
-        self._dead_letters: Counter[str] = Counter()
+        self._labels: defaultdict[str, int] = defaultdict(int)  # a Counter takes twice as long to count one
+        self._dead_letters: defaultdict[str, int] = defaultdict(int)
         self._duplicates = 0
         self._late = 0
         self._waited = False
@@ -148,7 +148,7 @@ class Collector:
             )
             self._opened = False
         self._parts = []
-        self._labels, self._dead_letters = Counter(), Counter()
+        self._labels, self._dead_letters = defaultdict(int), defaultdict(int)
         self._duplicates = self._late = 0
         return made
 

@@ -29,7 +29,7 @@ ONLY = os.environ.get("ONLY", "")  # systems and workloads, by commas; where non
 WARM = 0.2  # share of the events that is done before the measurement begins
 # Against trees no framework matters, so Headwater is held against the bare loop alone, with fewer events.
 SHARES = {"cards": 1.0, "flights": 1.0, "cards_tree": 0.3, "cards_forest": 0.1}
-AGAINST_TREES = ("headwater", "file")
+AGAINST_TREES = ("headwater", "headwater-apart", "file")
 
 
 def systems_of(workload: str) -> list[System]:
