@@ -186,23 +186,24 @@ class Loop:
         )
 
     async def each(self, chunk: Chunk, step: Step) -> None:
-        """Do every record of a chunk that is still to be done; refused ones go to the dead letters.
+        """Do every record of a chunk that is still to be done, marking each; refused ones go to the dead letters.
 
         Whatever else is raised is a mistake of this program, so it ends the worker, with the unit as it was saved last.
         """
 
         def turn(unit: Unit, records: Records, done: int) -> int:
-            refused: list[Invalid | None] = []
             started = time.perf_counter()
             for record in itertools.islice(records, done, None):
+                invalid = None
                 try:
                     step(self, unit, record)
-                    refused.append(None)
-                except Invalid as invalid:
-                    refused.append(invalid)
+                except Invalid as refused:
+                    invalid = refused
+                self._settle(unit, chunk.tp, record, invalid)
+                done += 1
                 if time.perf_counter() - started > TURN:
                     break
-            return done + self._settle(unit, chunk.tp, records[done : done + len(refused)], refused)
+            return done
 
         await self._turns(chunk, turn)
 
@@ -214,7 +215,8 @@ class Loop:
             started = now = time.perf_counter()
             while done < len(records) and now - started <= TURN / 2:
                 part, begun = records[done : done + pace.at_once], now
-                done += self._settle(unit, chunk.tp, part, step(self, unit, part))
+                self._settle_all(unit, chunk.tp, part, step(self, unit, part))
+                done += len(part)
                 now = time.perf_counter()
                 pace.took(len(part), now - begun)
             return done
@@ -226,31 +228,36 @@ class Loop:
         unit = self.engine.unit_of(chunk.tp)
         try:
             records, done = self.engine.take(unit, chunk), 0
-            while unit is not None and unit.open and done < len(records):
+            while unit is not None and unit.open:
                 done = turn(unit, records, done)
                 self._end_turn(unit)
-                if done < len(records):
-                    await self.engine.breathe()
+                if done == len(records):
+                    return
+                await self.engine.breathe()
         except Exception as error:  # noqa: BLE001  # Faust would restart the agent past the record
             await self.app.fail(error)
 
-    def _settle(self, unit: Unit, tp: TopicPartition, done: Records, refused: "Sequence[Invalid | None]") -> int:
-        """Count and mark records that steps have just done, one behind the other; how many they are.
+    def _settle(
+        self, unit: Unit, tp: TopicPartition, record: "ConsumerRecord[Any, Any]", invalid: Invalid | None
+    ) -> None:
+        """A record was done, or is refused: count it, and mark it."""
+        if invalid is not None:
+            self.refuse(unit, record, invalid)
+        elif tp.topic != self.pipeline.summaries_topic:  # which say nothing about the user's records
+            self._judged.append(False)
+        unit.mark(tp, record.offset)
 
-        An await between them and this would let a checkpoint save what they did without the mark.
-        """
-        judged = tp.topic != self.pipeline.summaries_topic  # which say nothing about the user's records
-        if not any(refused):  # as of nearly all none is
-            if judged:
-                self._judged.extend([False] * len(done))
-        else:
-            for record, invalid in zip(done, refused, strict=True):
-                if invalid is not None:
-                    self.refuse(unit, record, invalid)
-                elif judged:
-                    self._judged.append(False)
-        unit.mark(tp, done[-1].offset)
-        return len(done)
+    def _settle_all(
+        self, unit: Unit, tp: TopicPartition, records: Records, refused: "Sequence[Invalid | None]"
+    ) -> None:
+        """As `_settle` one by one; at once where none is refused, as of nearly all none is."""
+        if any(refused):
+            for record, invalid in zip(records, refused, strict=True):
+                self._settle(unit, tp, record, invalid)
+            return
+        if tp.topic != self.pipeline.summaries_topic:
+            self._judged.extend([False] * len(records))
+        unit.mark(tp, records[-1].offset)
 
     def _end_turn(self, unit: Unit) -> None:
         if pending.NAME in unit.state:

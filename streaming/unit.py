@@ -164,8 +164,8 @@ class Unit:
     def cut(self) -> Cut:
         """Take the buffered outputs, the dirty state and the offsets that belong to them. Never awaits.
 
-        No await comes between what records do and their mark, so whatever is in memory now belongs exactly to the
-        records before the marks.
+        Records are marked one by one with no await between a record's effects and its mark, so whatever is
+        in memory now belongs exactly to the records before the marks.
         """
         if self.before_cut is not None:
             self.before_cut(self)
