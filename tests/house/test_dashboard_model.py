@@ -23,7 +23,7 @@ BEYOND_THE_MODEL = {
 def lost(dashboard: Any) -> set[str]:
     """Paths of what is gone, or another thing, when Grafana's model has read the dashboard and written it again."""
     register_default_plugins()
-    written = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(copy.deepcopy(dashboard))))
+    written = json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard)))
     return set(_differences(dashboard, written, ""))
 
 

@@ -3,17 +3,17 @@
 import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 
 from agents.loop import TURN, Loop
 from learning.intake import Invalid
-from streaming.config import EngineConfig
-from streaming.telemetry import RecordingMetrics
 from streaming.unit import Chunk, Unit
+from tests.fuzz.inputs import record
 from tests.integration import flights_run
+from tests.unit.agents.test_alarms import loop_of
 
 PIPELINE = flights_run.named("turns")
 EVENTS = TopicPartition(PIPELINE.events.topic, 0)
@@ -31,28 +31,22 @@ class Run:
         self.unit = Unit("events", 0, {}, {EVENTS: 0})
         self.done, self.awaits, self.failed = 0, list[tuple[int, int]](), list[Exception]()
         self._now = 0.0
-        self._records = [SimpleNamespace(topic=EVENTS.topic, partition=0, offset=at) for at in range(records)]
-        for record in self._records:
-            record.key, record.value, record.headers = b"k", b"v", ()
-        engine = SimpleNamespace(
-            metrics=RecordingMetrics(),
-            config=EngineConfig(bootstrap="nowhere:1", app_id="a"),
-            unit_of=lambda _: self.unit,
-            take=lambda unit, chunk: unit.take(chunk),
-            breathe=self._breathe,
-        )
-        self.loop = Loop(cast("Any", SimpleNamespace(engine=engine, fail=self._fail)), PIPELINE)
+        self._records = [record(EVENTS.topic, at, (b"k", b"v", 0, ())) for at in range(records)]
+        self.loop = loop_of(PIPELINE)
+        monkeypatch.setattr(self.loop.engine, "unit_of", lambda _: self.unit)
+        monkeypatch.setattr(self.loop.engine, "breathe", self._breathe)
+        monkeypatch.setattr(self.loop.app, "fail", self._fail, raising=False)
         monkeypatch.setattr("agents.loop.time", SimpleNamespace(perf_counter=lambda: self._now))
 
     def each(self, step: Callable[[int], None], seconds: float) -> None:
         """Do them all by a step that gets the offset and takes so long."""
 
-        def timed(_loop: Loop, _unit: Unit, record: Any) -> None:
+        def timed(_loop: Loop, _unit: Unit, one: Any) -> None:
             self._now += seconds
-            step(record.offset)
+            step(one.offset)
             self.done += 1
 
-        asyncio.run(self.loop.each(Chunk(EVENTS, 0, cast("Any", self._records)), timed))
+        asyncio.run(self.loop.each(Chunk(EVENTS, 0, self._records), timed))
 
     async def _breathe(self) -> None:
         self.awaits.append((self.done, self.unit.marks[EVENTS]))
