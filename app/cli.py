@@ -85,8 +85,9 @@ def worker(pipeline: str | None, broker: str | None, web_port: int | None, end_w
     See:     http://127.0.0.1:6066/metrics, /health/live (200 while it runs), /health/ready (503 while
              it recovers); `headwater status`; `headwater tail predictions`.
     Scale:   start more with the same settings, up to as many as the events topic has partitions;
-             on one machine each with another HEADWATER_WEB_PORT. HEADWATER_ROLE=serve and =watch
-             divide the work: who predicts, and who watches over quality and drift.
+             on one machine each with another HEADWATER_WEB_PORT. A worker is two processes: one predicts,
+             one watches over quality and drift. HEADWATER_ROLE=all has one do both, =serve and =watch
+             start one of the two.
     Stop:    Ctrl-C or SIGTERM: it checkpoints and ends with exit code 0. SIGKILL loses nothing either.
              When it cannot go on, its last words say why and its exit code is not 0; start it again.
 

@@ -8,6 +8,7 @@ from app import tracing
 from app.live import Board
 from app.metrics import PrometheusMetrics
 from app.news import News
+from app.pair import Hearing, Other, Telling
 from app.settings import Settings
 from app.web import WebServer
 from pipelines.definition import Pipeline
@@ -21,15 +22,19 @@ SERVING = (score, label)
 WATCHING = (watch, survey)
 
 
-def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step: Step = no_step) -> StreamApp:
-    """The worker's application.
+def create_app(
+    settings: Settings, pipeline: Pipeline, partitions: int, *, step: Step = no_step, other: Other | None = None
+) -> StreamApp:
+    """The application of a process.
 
     Args:
-        settings: all settings.
+        settings: all settings; the role is this process's.
         pipeline: what to run.
         partitions: how many partitions the events topic has.
         step: called around each step of a checkpoint, for tests.
+        other: the other process of a pair. The one that serves then shows the metrics of both.
     """
+    assert settings.role != "pair", "a pair is two processes, each with a role of its own"
     metrics = PrometheusMetrics()
     config = settings.engine_config(pipeline.name)
     app = StreamApp(config, log_topic=pipeline.training_log_topic, metrics=metrics, step=step, web_enabled=False)
@@ -64,6 +69,9 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
     for agent in (learn, *(SERVING if config.serves else ()), *(WATCHING if config.watches else ())):
         agent.register(loop)
     metrics.follow("ready", lambda: float(app.engine.ready), pipeline=pipeline.name)
+    if other is not None and not config.serves:
+        app.companions.append(Telling(other, metrics))
+        return app
     board = Board(pipeline.name, pipeline.description)
     loop.on_predictions, loop.on_example = board.add_predictions, board.add_outcome
     web = WebServer(
@@ -74,5 +82,7 @@ def create_app(settings: Settings, pipeline: Pipeline, partitions: int, *, step:
         port=settings.web_port,
         token=settings.web_token,
     )
+    if other is not None:  # before those that may fail, so that it is started, and then ended before the last words
+        app.companions.append(Hearing(other, metrics, app.fail))
     app.companions += [web, News(config, pipeline, board)]
     return app

@@ -42,11 +42,12 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9._-]*$",
         description="Consumer group and prefix of changelogs. Empty: `headwater-<pipeline name>`.",
     )
-    role: Literal["all", "serve", "watch"] = Field(
-        "all",
+    role: Literal["pair", "all", "serve", "watch"] = Field(
+        "pair",
         description="What of the work this worker does. `serve`: predict and join labels. `watch`: quality, drift,"
-        " incidents and snapshots, of which one worker at a time is in charge. `all`: both. Where some serve, one or"
-        " two must watch.",
+        " incidents and snapshots, of which one worker at a time is in charge; where some serve, one or two must watch."
+        " `pair`: both, each in a process of its own, so that watching takes little from who predicts. `all`: both in"
+        " one process, for a machine with one core or little memory.",
     )
     guarantee: Literal["exactly_once", "at_least_once"] = Field(
         "exactly_once",

@@ -5,7 +5,7 @@ import asyncio
 import click
 from aiokafka.errors import KafkaError
 
-from app import event_loop, loops
+from app import event_loop, loops, pair
 from app.create import create_app
 from app.settings import Settings
 from app.web import require_token
@@ -13,24 +13,55 @@ from pipelines.definition import Pipeline
 from pipelines.loading import load_pipeline
 from streaming import permissions, roles, topics
 from streaming.app import run as run_app
+from streaming.checkpoint import Step, no_step
 from streaming.config import EngineConfig
 from streaming.errors import StartupError
 
 PATIENCE = 5.0  # seconds for what is asked of the broker after a failure
 
 
-def run(settings: Settings) -> None:
-    """Run one worker in this process.
+def run(settings: Settings, *, step: Step = no_step) -> None:
+    """Run one worker: in this process, and where it is a pair in another one beside it.
+
+    Args:
+        settings: all settings.
+        step: called around each step of a checkpoint, for tests.
 
     Raises StartupError, DefinitionError, SettingsError or CompiledError before it starts.
     """
     require_token(settings.web_host, settings.web_token)
+    if settings.role != "pair":
+        _first(settings, step, None)
+        return
+    with pair.begun(watch, settings, step) as other:  # at first: a process is best forked that has nothing running yet
+        _first(settings, step, other)
+
+
+def _first(settings: Settings, step: Step, other: pair.Other | None) -> None:
     pipeline = load_pipeline(settings.pipeline)
-    config = settings.engine_config(pipeline.name)
     click.echo(event_loop.choose(settings.event_loop), err=True)
     click.echo(loops.said(loops.choose(settings)), err=True)
-    partitions = asyncio.run(prepared(pipeline, config))
-    app = create_app(settings, pipeline, partitions)
+    partitions = asyncio.run(prepared(pipeline, settings.engine_config(pipeline.name)))
+    if other is not None:
+        other.go(partitions)
+        settings = pair.role_of(settings, "serve")
+    _run(settings, pipeline, partitions, step, other)
+
+
+def watch(settings: Settings, step: Step, other: pair.Other) -> None:
+    """What the second process of a pair does, once the first has seen that all is well."""
+    partitions = other.told()
+    if partitions is None:  # it was not, which the first has said
+        return
+    pipeline = load_pipeline(settings.pipeline)
+    event_loop.choose(settings.event_loop)
+    loops.choose(settings)
+    _run(pair.role_of(settings, "watch"), pipeline, partitions, step, other)
+
+
+def _run(settings: Settings, pipeline: Pipeline, partitions: int, step: Step, other: pair.Other | None) -> None:
+    config = settings.engine_config(pipeline.name)
+    app = create_app(settings, pipeline, partitions, step=step, other=other)
     run_app(app, loglevel=settings.log_level, more=lambda: asyncio.run(lost(pipeline, config)))
 
 

@@ -1,4 +1,4 @@
-"""What watching costs: the whole loop watched by the worker itself or by a worker beside it, against one unwatched.
+"""What watching costs: the whole loop watched by another process or by the one that predicts, against one unwatched.
 
     python -m bench.monitors           # into docs/performance.md; a quarter of an hour
     python -m bench.monitors --quick   # one short round, to the screen
@@ -6,11 +6,13 @@
 Over two streams. Payments come as many in a second of their own time as a worker does in one of its own, which is what
 a busy worker sees live. A year of flights, replayed as fast as it goes, closes windows of days all the time, which is
 much of what watching costs it. *Unwatched*: no summaries, watch, survey, alarms, reports or page; features,
-predictions, joins and lessons are the same. *Apart*: one worker has the role `serve`, another one `watch`, which
-shares the cores with it; or does not run, as if it had a machine of its own, since who serves does the same.
+predictions, joins and lessons are the same. *Beside it*, which is the default: the worker is a pair of processes that
+share the cores. *By itself*: role `all`, one process. *Elsewhere*: role `serve`, and who watches has a machine of its
+own, so it does not run here; who serves does the same for it.
 
-A run ends when all is done, the watch and what it writes included, and when the worker's lags say so. That is a second
-that depends on no number of events, so there are enough of them for it to be little.
+A run ends when all is predicted, joined and learned, and when the worker's lags say so. That is a second that depends
+on no number of events, so there are enough of them for it to be little. One process has then watched all as well; of a
+pair, the table says how long the second one takes to.
 """
 
 import argparse
@@ -22,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,19 +51,18 @@ APP = "bench-monitors"
 
 
 class Way(NamedTuple):
-    """How the loop is watched: the module that runs the worker, its role, and whether another watches beside it."""
+    """How the loop is watched: the module that runs the worker, and its role."""
 
     module: str
     role: Role
-    beside: bool = False
 
 
 UNWATCHED = "unwatched"
 WAYS: Mapping[str, Way] = {
     UNWATCHED: Way("bench.monitors", "all"),
+    "watched beside it, on the same cores": Way("app.cli", "pair"),
     "watched by itself": Way("app.cli", "all"),
-    "watched apart, on the same cores": Way("app.cli", "serve", beside=True),
-    "watched apart, on cores of its own": Way("app.cli", "serve"),
+    "watched elsewhere": Way("app.cli", "serve"),
 }
 
 
@@ -84,14 +84,16 @@ class Cost(NamedTuple):
     """Microseconds for each event.
 
     Attributes:
-        clock: until the worker that predicts had done all.
-        cpu: of the worker that predicts.
-        others: CPU of the one that watches it, until it had done all.
+        clock: until the process that predicts had done all.
+        cpu: of the process that predicts.
+        watching: CPU of the one beside it, until it had done all.
+        after: seconds until that one had, since the first.
     """
 
     clock: float
     cpu: float
-    others: float
+    watching: float
+    after: float
 
 
 def replayed(count: int) -> Stream:
@@ -124,26 +126,23 @@ def cost(stream: Stream, way: Way) -> Cost:
     """What an event costs from a worker's first to its last lesson, on a broker of its own."""
     with tempfile.TemporaryDirectory() as folder, LocalKafka(Path(folder) / "kafka") as broker:
         asyncio.run(fill(EngineConfig(bootstrap=broker.bootstrap, app_id=APP), stream.items, stream.pipeline))
-        of = (broker.bootstrap, stream.name, way.module)
-        settings = {"app_id": APP, "snapshot_examples": 0}
-        with ExitStack() as ended:
-            beside = [ended.enter_context(Worker(*of, role="watch", **settings))] if way.beside else []
-            for watching in beside:  # ready, or it would start while the other is timed
-                watching.ready()
-            return _timed(stream.events, *beside, ended.enter_context(Worker(*of, role=way.role, **settings)))
+        settings = {"app_id": APP, "snapshot_examples": 0, "role": way.role}
+        with Worker(broker.bootstrap, stream.name, way.module, **settings) as worker:
+            return _timed(stream, worker, beside=way.role == "pair")
 
 
-def _timed(total: int, *workers: Worker) -> Cost:
-    *others, serving = workers
-    first = serving.wait("it has done an event", lambda found: bool(found.get("events_total")))
-    clock, before = time.monotonic(), [one.cpu() for one in workers]
-    serving.wait("it has done all", lambda found: found["events_total"] >= total and not behind(found), EVERY)
-    clock, cpu = time.monotonic() - clock, serving.cpu() - before[-1]
-    for one in others:
-        one.wait("it has done all", lambda found: not behind(found), EVERY)
-    spent = sum(one.cpu() for one in others) - sum(before[:-1])
+def _timed(stream: Stream, worker: Worker, *, beside: bool) -> Cost:
+    watched = (stream.pipeline.training_log_topic, stream.pipeline.summaries_topic) if beside else ()
+    total = stream.events
+    first = worker.wait("it has done an event", lambda found: bool(found.get("events_total")))
+    clock, (cpu, watching) = time.monotonic(), worker.cpus()
+    worker.wait("it has done all", lambda found: found["events_total"] >= total and not behind(found, watched), EVERY)
+    clock, cpu, ended = time.monotonic() - clock, worker.cpus()[0] - cpu, time.monotonic()
+    worker.wait("it has watched all", lambda found: not behind(found), EVERY)
+    watching = worker.cpus()[1] - watching
     done = total - first["events_total"]
-    return Cost(*(seconds / done * 1e6 for seconds in (clock, cpu, spent)))
+    clock, cpu, watching = (seconds / done * 1e6 for seconds in (clock, cpu, watching))
+    return Cost(clock, cpu, watching, time.monotonic() - ended)
 
 
 def section(stream: Stream, rounds: int) -> list[str]:
@@ -159,8 +158,8 @@ def section(stream: Stream, rounds: int) -> list[str]:
 def told(stream: Stream, found: Mapping[str, Sequence[Cost]]) -> list[str]:
     """What the rounds say: medians, and shares of the same round, since others use the machine now more, now less."""
     rounds = len(found[UNWATCHED])
-    head = ("", "events/s", "CPU us of an event", "and of the worker that watches")
-    shares = ("costs of the throughput: clock", "CPU of the worker that predicts")
+    head = ("", "events/s", "CPU us of an event", "and of the process beside it", "it is done after, s")
+    shares = ("costs of the throughput: clock", "CPU of the process that predicts")
     about = (
         f"**{stream.about}**; {stream.events:,} events, medians of {rounds} rounds; what it costs is by the same"
         " round's worker without, in brackets the least and the most"
@@ -170,9 +169,9 @@ def told(stream: Stream, found: Mapping[str, Sequence[Cost]]) -> list[str]:
 
 def _row(name: str, costs: Sequence[Cost], without: Sequence[Cost]) -> list[str]:
     usual = Cost(*map(statistics.median, zip(*costs, strict=True)))
-    watching = f"{usual.others:.0f}" if usual.others else ""
+    beside = [f"{usual.watching:.0f}", f"{usual.after:.1f}"] if usual.watching else ["", ""]
     shares = ["", ""] if name == UNWATCHED else [_share(costs, without, field) for field in ("clock", "cpu")]
-    return [name, f"{1e6 / usual.clock:,.0f}", f"{usual.cpu:.0f}", watching, *shares]
+    return [name, f"{1e6 / usual.clock:,.0f}", f"{usual.cpu:.0f}", *beside, *shares]
 
 
 def _share(costs: Sequence[Cost], without: Sequence[Cost], field: str) -> str:

@@ -31,7 +31,7 @@ from bench import page
 from bench.growth import PARTS, Trend, trend
 from bench.load import Plan, Sender
 from bench.payments import DAY_MS, weekly
-from bench.worker import PATIENCE, Worker, cpu_seconds
+from bench.worker import PATIENCE, Worker, children, cpu_seconds
 from streaming import topics
 from streaming.brokers import LocalKafka
 from streaming.config import EngineConfig
@@ -134,7 +134,8 @@ def sampled(worker: Worker, data: Path, broker: Path, began: float) -> Sample:
         worker.samples()
     text = urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/metrics", timeout=PATIENCE).read()
     metrics = dict(parse(text.decode()))
-    figures = process_figures(worker.process.pid) | log_figures(broker, compacted_topics())
+    each = [process_figures(pid) for pid in (worker.process.pid, *children(worker.process.pid))]
+    figures = {name: sum(one[name] for one in each) for name in each[0]} | log_figures(broker, compacted_topics())
     figures["data"] = float(bytes_of(data))
     figures["page"] = float(len(text))
     figures["consumer_lag"] = sum(value for name, value in metrics.items() if name.startswith("consumer_lag"))
@@ -166,7 +167,7 @@ def run(minutes: float, warmup: float, keep: Path) -> Run:
             asyncio.run(prepared(weekly, config))
             asyncio.run(_compact_soon(config))
             settings = {"app_id": APP, "partitions": PARTITIONS, "store": "disk", "store_cache_mb": CACHE_MB}
-            with Worker(broker.bootstrap, "bench.payments:weekly", data_dir=data, **settings) as worker:
+            with Worker(broker.bootstrap, "bench.payments:weekly", role="pair", data_dir=data, **settings) as worker:
                 worker.ready()
                 plan = Plan(
                     broker.bootstrap, RATE, minutes * 60, customers=CUSTOMERS, labels_after=LABELS_AFTER,

@@ -34,14 +34,27 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def behind(found: Mapping[str, float]) -> bool:
-    """Whether there is something that a worker of these metrics has not done; yes, where it has not said."""
-    lags = [value for name, value in found.items() if name.startswith("consumer_lag") or name == "model_lag"]
-    return not lags or any(lags)
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+
+
+def behind(found: Mapping[str, float], but: tuple[str, ...] = ()) -> bool:
+    """Whether there is something that a worker of these metrics has not done; yes, where it has not said.
+
+    Args:
+        found: its metrics.
+        but: topics that are not asked about.
+    """
+    lags = {name: value for name, value in found.items() if name.startswith("consumer_lag") or name == "model_lag"}
+    asked = [value for name, value in lags.items() if not any(f'topic="{topic}"' in name for topic in but)]
+    return not asked or any(asked)
 
 
 class Worker:
     """A worker, from when it is made on. As a context, ended in good order with it.
+
+    It is one process unless told otherwise, so that what it takes is of everything that it does.
 
     Args:
         bootstrap: the broker.
@@ -54,7 +67,8 @@ class Worker:
         self.port = free_port()
         self.started = time.monotonic()
         self._log = tempfile.NamedTemporaryFile(prefix="headwater-worker-", suffix=".log")  # noqa: SIM115  # until `end`
-        given = {"broker": bootstrap, "pipeline": pipeline, "web_port": self.port, "log_level": "WARNING", **settings}
+        given = {"broker": bootstrap, "pipeline": pipeline, "web_port": self.port, "log_level": "WARNING"}
+        given |= {"role": "all"} | settings
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, "worker"],
             env={**os.environ, **{f"HEADWATER_{name.upper()}": str(value) for name, value in given.items()}},
@@ -81,8 +95,13 @@ class Worker:
         return samples(self.port)
 
     def cpu(self) -> float:
-        """CPU seconds so far."""
-        return cpu_seconds(self.process.pid)
+        """CPU seconds of all its processes so far."""
+        return sum(self.cpus())
+
+    def cpus(self) -> tuple[float, float]:
+        """CPU seconds so far of the process that predicts, and of the one that watches beside it, if one does."""
+        pid = self.process.pid
+        return cpu_seconds(pid), sum(map(cpu_seconds, children(pid)))
 
     def wait(
         self, what: str, reached: Callable[[Mapping[str, float]], bool], every: float = 0.02

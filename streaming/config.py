@@ -10,8 +10,11 @@ from streaming.security import Security
 Guarantee = Literal["exactly_once", "at_least_once"]
 Store = Literal["memory", "disk"]
 Predictions = Literal["transactional", "immediate"]
-Role = Literal["all", "serve", "watch"]
-"""What of the work a worker does: predict and join labels, watch the training log and the data, or all of it."""
+Role = Literal["pair", "all", "serve", "watch"]
+"""What of the work a worker does: predict and join labels, watch the training log and the data, or all of it.
+
+A `pair` is two processes, of which one serves and one watches; what is asked of a worker of that role is of both.
+"""
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,8 +54,13 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def group(self) -> str:
-        """The consumer group. Members of one group read the same topics, so those that only watch have their own."""
+        """A process's consumer group. Members of one read the same topics, so those that only watch have their own."""
         return self.watching_group if self.role == "watch" else self.app_id
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The consumer groups of all processes of a worker."""
+        return (self.app_id, self.watching_group) if self.role == "pair" else (self.group,)
 
     @property
     def watching_group(self) -> str:

@@ -255,8 +255,9 @@ class Engine:
         log_tp = TopicPartition(self.log_topic, 0)
         ends = await recovery.end_offsets(self.config, [log_tp])
         # 4.
-        await self._follow()
-        await self.follower.wait_for(ends[log_tp])
+        if wanted or self.config.serves:  # who stands by to watch needs no model yet, and has one within seconds
+            await self._follow()
+            await self.follower.wait_for(ends[log_tp])
         self._step("follow:after")
         # 5.
         for place, ((group, partition), writer) in enumerate(zip(wanted, writers, strict=True)):

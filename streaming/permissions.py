@@ -87,7 +87,7 @@ def acls_of(specs: Sequence[TopicSpec], config: EngineConfig) -> tuple[Acl, ...]
     ['Read on topic events', 'Read on group app']
     """
     found = [Acl("topic", spec.name, right) for spec in specs for right in spec.rights]
-    found.append(Acl("group", config.group, "Read"))
+    found += [Acl("group", group, "Read") for group in config.groups]
     if config.guarantee == "exactly_once":
         units = [name for name, owned in (("events", config.serves), ("log", config.watches)) if owned]
         found += [Acl("transactional-id", f"{config.app_id}-{name}-", "Write", "prefixed") for name in units]

@@ -18,7 +18,7 @@ from streaming.permissions import described_group
 
 
 class Division(NamedTuple):
-    """How many workers there are of each role."""
+    """How many processes there are of each role; a pair is one that serves and one that watches."""
 
     all: int
     serve: int
@@ -48,9 +48,9 @@ def must_fit(config: EngineConfig, others: Division) -> None:
     """
     apart = others.serve + others.watch
     if config.role == "all" and apart:
-        raise _another(config, apart, "`serve` or `watch`", "HEADWATER_ROLE=serve or HEADWATER_ROLE=watch")
+        raise _another(config, apart, "`pair`, `serve` or `watch`", "HEADWATER_ROLE=pair, the default,")
     if config.role != "all" and others.all:
-        raise _another(config, others.all, "`all`", "HEADWATER_ROLE=all, the default,")
+        raise _another(config, others.all, "`all`", "HEADWATER_ROLE=all")
 
 
 def _another(config: EngineConfig, count: int, theirs: str, to_join: str) -> StartupError:

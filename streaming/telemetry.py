@@ -49,6 +49,24 @@ GaugeName = Literal[
 HistogramName = Literal["label_delay_seconds", "checkpoint_seconds", "snapshot_seconds"]
 MetricName = CounterName | GaugeName | HistogramName
 
+WATCHING: tuple[MetricName, ...] = (
+    "drift_total",
+    "alarms_total",
+    "dead_letters_total",
+    "snapshots_total",
+    "snapshots_refused_total",
+    "quality",
+    "input",
+    "drift_level",
+    "label_coverage",
+    "incidents_open",
+    "consumer_lag",
+    "snapshot_version",
+    "checkpoint_seconds",
+    "snapshot_seconds",
+)
+"""What a process that watches says for a worker of two. The rest is of the model, which the other one has as well."""
+
 Kind = Literal["counter", "gauge", "histogram"]
 
 SECONDS_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -126,6 +126,7 @@ class Run:
             "HEADWATER_SESSION_TIMEOUT": "6",
             "HEADWATER_WEB_PORT": "0",
             "HEADWATER_TEST_FAULT": fault,
+            **({"HEADWATER_ROLE": "all"} if fault or self._nursery else {}),  # harm is done to one process
             **self.settings,
             **settings,
         }

@@ -4,18 +4,13 @@ HEADWATER_TEST_FAULT says at the how manieth time of which step, and optionally 
 `send:before@2:STOP`. The steps of a checkpoint are those that `streaming.checkpoint` and `streaming.engine` name.
 """
 
-import asyncio
 import itertools
 import os
 import signal
 import sys
 
-from app import event_loop
-from app.create import create_app
+from app import worker
 from app.settings import load_settings
-from app.worker import prepared
-from pipelines.loading import load_pipeline
-from streaming.app import run
 from streaming.checkpoint import Step, no_step
 
 CHECKPOINT = tuple(
@@ -45,13 +40,8 @@ def fault(said: str) -> Step:
 
 
 def main() -> None:
-    """Run the worker, as `headwater worker` does."""
-    settings = load_settings()
-    event_loop.choose(settings.event_loop)
-    pipeline = load_pipeline(settings.pipeline)
-    partitions = asyncio.run(prepared(pipeline, settings.engine_config(pipeline.name)))
-    step = fault(os.environ.get("HEADWATER_TEST_FAULT", ""))
-    run(create_app(settings, pipeline, partitions, step=step), loglevel=settings.log_level)
+    """Run the worker, as `headwater worker` does. Of a pair, the process ends that comes to its fault first."""
+    worker.run(load_settings(), step=fault(os.environ.get("HEADWATER_TEST_FAULT", "")))
 
 
 if __name__ == "__main__":

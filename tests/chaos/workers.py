@@ -1,6 +1,7 @@
 """What is done to workers: killed at any instant, stopped and let go on, replaced, added and taken away."""
 
 import asyncio
+import os
 import random
 import signal
 import time
@@ -9,6 +10,8 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
+from bench.worker import children
+from streaming.app import EXIT_FAILED
 from streaming.config import Role
 from streaming.recovery import committed_offsets, end_offsets
 from tests.chaos.checker import Verdict, check, truth
@@ -30,6 +33,12 @@ async def kills(run: Run, items: Iterator[Any], chance: random.Random, size: int
 async def roles(run: Run, items: Iterator[Any], chance: random.Random, size: int) -> Verdict:
     """The same to two workers that serve and one that watches."""
     return await killed_in_places(run, items, chance, size, ("serve", "serve", "watch"))
+
+
+@scenario("pairs", short=6, share=0.2)
+async def pairs(run: Run, items: Iterator[Any], chance: random.Random, size: int) -> Verdict:
+    """The same to two workers of two processes each, of which one or the other is killed."""
+    return await killed_in_places(run, items, chance, size, ("pair", "pair"))
 
 
 async def killed_in_places(
@@ -61,7 +70,17 @@ async def killed_at_random(run: Run, chance: random.Random, role: Role) -> None:
     if chance.random() < 0.7:
         await within(lambda: worker.poll() is not None or "opened" in run.said(worker), PATIENCE)
     await asyncio.sleep(chance.uniform(0.0, 4.0))
+    if role == "pair" and chance.random() < 0.5 and (seconds := children(worker.pid)):
+        os.kill(seconds[0], signal.SIGKILL)
+        if await within(lambda: worker.poll() is not None, 30.0) and second_was_killed(run, worker):
+            run.history.note("ended with its second process", worker=run.workers.index(worker))
+            return
     end(run, worker)
+
+
+def second_was_killed(run: Run, worker: Worker) -> bool:
+    """Whether a worker has ended because the process that watched beside it was killed."""
+    return worker.returncode == EXIT_FAILED and f"ended with code {-signal.SIGKILL}" in run.said(worker)
 
 
 async def killed_at(run: Run, point: str, role: Role) -> None:
@@ -69,7 +88,7 @@ async def killed_at(run: Run, point: str, role: Role) -> None:
     worker = run.start(fault=point, HEADWATER_ROLE=role)
     if not await within(lambda: worker.poll() is not None, 30.0):
         run.history.note("never came to its fault point", worker=run.workers.index(worker))
-    elif worker.returncode == -signal.SIGKILL:
+    elif worker.returncode == -signal.SIGKILL or second_was_killed(run, worker):
         run.history.note("killed at a fault point", worker=run.workers.index(worker), point=point)
         return
     end(run, worker)

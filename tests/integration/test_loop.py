@@ -126,7 +126,7 @@ def test_workers_that_watch_take_over_from_those_that_did_all(run: Run, year: li
     async def scenario() -> None:
         await run.prepare()
         await run.produce(year[:half])
-        whole = run.start()
+        whole = run.start(HEADWATER_ROLE="all")
         await run.until(1_000, 500)
         early = run.start(HEADWATER_ROLE="watch")
         assert await run.ended(early) != 0

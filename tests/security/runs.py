@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner, Result
 
@@ -53,7 +54,7 @@ class Guarded(Run):
     @property
     def acls(self) -> Sequence[Acl]:
         """The rights that its worker needs."""
-        return permissions.acls_of(self.specs, self.config)
+        return permissions.acls_of(self.specs, msgspec.structs.replace(self.config, role="pair"))
 
     def client(self) -> EngineConfig:
         """The configuration of a client that is what the workers are."""

@@ -1,10 +1,11 @@
 """The Prometheus backend has every metric of the catalogue."""
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from app.metrics import PrometheusMetrics, parse
-from streaming.telemetry import CATALOGUE, COUNTERS, GAUGES, HISTOGRAMS
+from app.metrics import PrometheusMetrics, Said, parse
+from streaming.telemetry import CATALOGUE, COUNTERS, GAUGES, HISTOGRAMS, WATCHING
 
 
 def test_catalogue_is_exactly_the_declared_names() -> None:
@@ -100,3 +101,61 @@ def test_what_adds_to_a_counter_or_a_histogram_adds_to_the_same_as_those_who_nam
     assert (found["label_delay_seconds_count"], found["label_delay_seconds_sum"]) == (2.0, 5.0)
     with pytest.raises(ValueError, match="got labels"):
         metrics.counter("labels_total", reason="late")
+
+
+def both(first: PrometheusMetrics, second: PrometheusMetrics) -> dict[str, float]:
+    """What the first shows when it has heard the second, by way of bytes as between processes."""
+    said = msgspec.msgpack.encode(second.said(WATCHING))
+    first.hear(msgspec.msgpack.decode(said, type=Said))
+    return dict(parse(first.exposition().decode()))
+
+
+def test_counts_of_two_processes_are_added_and_their_gauges_stand_side_by_side() -> None:
+    first, second = PrometheusMetrics(), PrometheusMetrics()
+    for metrics, times in ((first, 2), (second, 3)):
+        metrics.count("dead_letters_total", times, reason="malformed")
+        for _ in range(times):
+            metrics.observe("checkpoint_seconds", 0.2)
+    second.count("drift_total", signal="loss")
+    first.gauge("consumer_lag", 5, topic="departures", partition="0")
+    second.gauge("consumer_lag", 7, topic="flights.training-log", partition="0")
+    for _ in range(2):  # what is heard again takes the place of what was heard before
+        shown = both(first, second)
+    assert shown['dead_letters_total{reason="malformed"}'] == 5.0
+    assert shown['dead_letters_total{reason="invalid"}'] == 0.0
+    assert shown["checkpoint_seconds_count"] == 5.0
+    assert shown["checkpoint_seconds_sum"] == pytest.approx(1.0)
+    assert (shown['checkpoint_seconds_bucket{le="0.1"}'], shown['checkpoint_seconds_bucket{le="+Inf"}']) == (0.0, 5.0)
+    assert shown['drift_total{signal="loss"}'] == 1.0
+    assert shown['consumer_lag{partition="0",topic="departures"}'] == 5.0
+    assert shown['consumer_lag{partition="0",topic="flights.training-log"}'] == 7.0
+
+
+def test_what_is_of_the_model_is_said_by_the_process_that_predicts() -> None:
+    """Both learn every example, so both count it."""
+    first, second = PrometheusMetrics(), PrometheusMetrics()
+    for metrics, version in ((first, 9), (second, 7)):
+        metrics.count("training_examples_total", version)
+        metrics.gauge("model_version", version)
+    shown = both(first, second)
+    assert (shown["training_examples_total"], shown["model_version"]) == (9.0, 9.0)
+
+
+def test_a_gauge_that_the_other_process_has_not_set_does_not_hide_this_ones() -> None:
+    first, second = PrometheusMetrics(), PrometheusMetrics()
+    first.gauge("snapshot_version", 40)
+    assert both(first, second)["snapshot_version"] == 40.0
+    second.gauge("snapshot_version", 50)
+    assert both(first, second)["snapshot_version"] == 50.0
+
+
+def test_what_the_other_process_says_no_more_is_gone() -> None:
+    """As when another worker's is in charge now."""
+    first, second = PrometheusMetrics(), PrometheusMetrics()
+    second.gauge("quality", 0.5, metric="log_loss")
+    assert both(first, second)['quality{metric="log_loss"}'] == 0.5
+    second.forget("quality")
+    assert 'quality{metric="log_loss"}' not in both(first, second)
+    second.gauge("quality", 0.25, metric="log_loss")
+    first.forget("quality")  # as it does when it loses its partitions
+    assert both(first, second)['quality{metric="log_loss"}'] == 0.25
