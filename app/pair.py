@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 SECONDS = 1.0  # between two times that the one tells the other
 PATIENCE = 8.0  # seconds that the second gets to end in good order, less than the first has
+GIVES_WAY = 10  # of nice's: where cores are short, who predicts goes before who watches, which makes up for it later
 # Forked, it need not import everything again, which takes two seconds. Elsewhere system libraries do not bear that.
 START = "fork" if sys.platform == "linux" else "spawn"
 NUMBER = struct.Struct("<I")  # a count, or the length of what follows
@@ -103,6 +104,11 @@ def _second(
     its: socket.socket,
 ) -> None:
     its.close()
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches both; while this one waits, the first one's end is its
+    if hasattr(os, "nice"):
+        os.nice(GIVES_WAY)
     main(settings, step, Other(mine))
 
 

@@ -43,7 +43,7 @@ class Mode(NamedTuple):
     guarantee: Guarantee | Literal["bare echo"]
     predictions: Predictions
     interval: float
-    role: Role = "pair"
+    role: Role = "all"
 
     @property
     def target(self) -> float:
@@ -57,9 +57,9 @@ MODES = (
     Mode("exactly_once", "immediate", 0.5),
     Mode("at_least_once", "transactional", 0.5),
     Mode("at_least_once", "immediate", 0.5),
-    Mode("exactly_once", "transactional", 0.1, "all"),
-    Mode("exactly_once", "immediate", 0.5, "all"),
-    Mode("at_least_once", "immediate", 0.5, "all"),
+    Mode("exactly_once", "transactional", 0.1, "serve"),
+    Mode("exactly_once", "immediate", 0.5, "serve"),
+    Mode("at_least_once", "immediate", 0.5, "serve"),
     Mode(ECHO, "transactional", 0.5),
     Mode(ECHO, "transactional", 0.1),
     Mode(ECHO, "immediate", 0.5),

@@ -1,7 +1,7 @@
 """What watching costs: the whole loop watched by another process or by the one that predicts, against one unwatched.
 
     python -m bench.monitors           # into docs/performance.md; a quarter of an hour
-    python -m bench.monitors --quick   # one short round, to the screen
+    python -m bench.monitors --quick   # some turns, to the screen
 
 Over two streams. Payments come as many in a second of their own time as a worker does in one of its own, which is what
 a busy worker sees live. A year of flights, replayed as fast as it goes, closes windows of days all the time, which is
@@ -10,20 +10,25 @@ predictions, joins and lessons are the same. *Beside it*, which is the default: 
 share the cores. *By itself*: role `all`, one process. *Elsewhere*: role `serve`, and who watches has a machine of its
 own, so it does not run here; who serves does the same for it.
 
-A run ends when all is predicted, joined and learned, and when the worker's lags say so. That is a second that depends
-on no number of events, so there are enough of them for it to be little. One process has then watched all as well; of a
-pair, the table says how long the second one takes to.
+The machine is shared and gets faster or slower by a third within seconds. So all ways take turns of less than a
+second, each with a Kafka and a backlog of its own, while the processes of the others are stopped; and what is compared
+is what the quicker quarter of the turns takes at most, when others left the machine alone. An event is done when it is
+predicted and its example learned, half each, since a worker may do more of the one in a turn and of the other in the
+next. Whether who watches keeps up is seen from what it has not read in the end.
 """
 
 import argparse
 import asyncio
 import itertools
 import os
+import random
+import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import ExitStack
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,18 +37,23 @@ from agents.loop import Loop
 from app import create, worker
 from app.settings import load_settings
 from bench import page
-from bench.loop import EVERY, fill
+from bench.loop import fill
 from bench.payments import over_days, payments, verdict
-from bench.worker import Worker, behind
+from bench.worker import Worker, children
 from learning.summary import Collector
 from pipelines.definition import Pipeline
 from pipelines.flights import flights, history
 from streaming.brokers import LocalKafka
 from streaming.config import EngineConfig, Role
 
-ITEMS = int(os.environ.get("ITEMS", "400000"))
-ROUNDS = int(os.environ.get("ROUNDS", "3"))
-QUICK = 30_000
+ITEMS = int(os.environ.get("ITEMS", "700000"))
+ROUNDS = int(os.environ.get("ROUNDS", "4"))
+MOST, QUICK = 100, 10  # turns of a way in a round; fewer, where the backlog ends before
+SETTLING, TURN = 0.2, 0.5  # seconds of a turn before it is timed, and while it is
+STARTED = 10_000  # events before the first turn, and behind the last
+# Nobody must take who is stopped for dead.
+PATIENT = {"broker.session.timeout.ms": "120000", "transaction.max.timeout.ms": "900000"}
+WAITING = {"session_timeout": 60, "request_timeout": 120, "transaction_timeout": 120}
 RATE = 5_000  # payments in a second of their time
 CUSTOMERS = 2_000
 LABEL_MS = 1_000
@@ -81,19 +91,34 @@ class Stream(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Microseconds for each event.
+    """Of a turn, or of some, microseconds for each event.
 
     Attributes:
-        clock: until the process that predicts had done all.
+        clock: that went by.
         cpu: of the process that predicts.
-        watching: CPU of the one beside it, until it had done all.
-        after: seconds until that one had, since the first.
+        watching: CPU of the one beside it.
     """
 
     clock: float
     cpu: float
     watching: float
-    after: float
+
+
+class Costs(NamedTuple):
+    """Of one way.
+
+    Attributes:
+        rounds: of each round the turns.
+        unread: records of the training log that were not watched yet when the last turn of each round ended.
+    """
+
+    rounds: list[list[Cost]]
+    unread: list[float]
+
+    def quick(self, of: slice = slice(None)) -> Cost:
+        """What the quicker quarter of all turns, or of those of these rounds, takes at most, each figure by itself."""
+        turns = [turn for one in self.rounds[of] for turn in one]
+        return Cost(*(statistics.quantiles(side, n=4)[0] for side in zip(*turns, strict=True)))
 
 
 def replayed(count: int) -> Stream:
@@ -122,70 +147,146 @@ def unwatched() -> None:
     worker.run(load_settings())
 
 
-def cost(stream: Stream, way: Way) -> Cost:
-    """What an event costs from a worker's first to its last lesson, on a broker of its own."""
-    with tempfile.TemporaryDirectory() as folder, LocalKafka(Path(folder) / "kafka") as broker:
-        asyncio.run(fill(EngineConfig(bootstrap=broker.bootstrap, app_id=APP), stream.items, stream.pipeline))
-        settings = {"app_id": APP, "snapshot_examples": 0, "role": way.role}
-        with Worker(broker.bootstrap, stream.name, way.module, **settings) as worker:
-            return _timed(stream, worker, beside=way.role == "pair")
+class Running:
+    """A worker that has begun a backlog on a broker of its own, and is stopped.
+
+    Args:
+        stream: the backlog.
+        way: how it is watched.
+        broker: its own, with the backlog.
+    """
+
+    def __init__(self, stream: Stream, way: Way, broker: LocalKafka) -> None:
+        self._stream = stream
+        self._broker = broker
+        self._last = stream.events - STARTED
+        self.worker = Worker(
+            broker.bootstrap, stream.name, way.module, app_id=APP, snapshot_examples=0, role=way.role, **WAITING
+        )
+        self.worker.wait("it is well under way", lambda found: found.get("events_total", 0.0) > STARTED)
+        self.hold()
+
+    def hold(self) -> None:
+        """Stop all its processes, the broker last."""
+        for pid in reversed(self._processes()):
+            os.kill(pid, signal.SIGSTOP)
+
+    def go(self) -> None:
+        """Let them go on, the broker first."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGCONT)
+
+    def turn(self) -> Cost | None:
+        """Go on for a turn, and stop; None where that came to the end of the backlog."""
+        self.go()
+        time.sleep(SETTLING)
+        done, clock, (cpu, watching) = self._seen()
+        time.sleep(TURN)
+        done_now, now, (cpu_now, watching_now) = self._seen()
+        self.hold()
+        if self._found["events_total"] > self._last:
+            return None
+        spent = (now - clock, cpu_now - cpu, watching_now - watching)
+        return Cost(*(each / (done_now - done) * 1e6 for each in spent))
+
+    def unread(self) -> float:
+        """Records of the training log that nobody has watched, as it said last."""
+        name = f'consumer_lag{{partition="0",topic="{self._stream.pipeline.training_log_topic}"}}'
+        return self._found.get(name, 0.0)
+
+    def end(self) -> None:
+        """End the worker."""
+        self.go()
+        self.worker.kill()
+
+    def _processes(self) -> list[int]:
+        assert self._broker.pid is not None
+        pid = self.worker.process.pid
+        return [self._broker.pid, pid, *children(pid)]
+
+    def _seen(self) -> tuple[float, float, tuple[float, float]]:
+        self._found = self.worker.samples()
+        done = (self._found["events_total"] + self._found["training_examples_total"]) / 2
+        return done, time.monotonic(), self.worker.cpus()
 
 
-def _timed(stream: Stream, worker: Worker, *, beside: bool) -> Cost:
-    watched = (stream.pipeline.training_log_topic, stream.pipeline.summaries_topic) if beside else ()
-    total = stream.events
-    first = worker.wait("it has done an event", lambda found: bool(found.get("events_total")))
-    clock, (cpu, watching) = time.monotonic(), worker.cpus()
-    worker.wait("it has done all", lambda found: found["events_total"] >= total and not behind(found, watched), EVERY)
-    clock, cpu, ended = time.monotonic() - clock, worker.cpus()[0] - cpu, time.monotonic()
-    worker.wait("it has watched all", lambda found: not behind(found), EVERY)
-    watching = worker.cpus()[1] - watching
-    done = total - first["events_total"]
-    clock, cpu, watching = (seconds / done * 1e6 for seconds in (clock, cpu, watching))
-    return Cost(clock, cpu, watching, time.monotonic() - ended)
+def section(stream: Stream, rounds: int, most: int) -> list[str]:
+    """A stream in all ways by turns, with what they say of the throughput.
 
-
-def section(stream: Stream, rounds: int) -> list[str]:
-    """A stream in all ways, interleaved, with what they say of the throughput."""
-    found: dict[str, list[Cost]] = {name: [] for name in WAYS}
+    Args:
+        stream: the stream.
+        rounds: how often it begins anew.
+        most: turns of each way in a round.
+    """
+    found = {name: Costs([], []) for name in WAYS}
     for number in range(rounds):
-        for name, way in WAYS.items():
-            found[name].append(cost(stream, way))
-        print(f"round {number + 1}: { ({name: costs[-1] for name, costs in found.items()}) }", file=sys.stderr)
+        _round(stream, found, most)
+        shares = {name: _share(costs, found[UNWATCHED], "clock") for name, costs in found.items()}
+        print(f"after round {number + 1} of {len(found[UNWATCHED].rounds[-1])} turns: {shares}", file=sys.stderr)
     return told(stream, found)
 
 
-def told(stream: Stream, found: Mapping[str, Sequence[Cost]]) -> list[str]:
-    """What the rounds say: medians, and shares of the same round, since others use the machine now more, now less."""
-    rounds = len(found[UNWATCHED])
-    head = ("", "events/s", "CPU us of an event", "and of the process beside it", "it is done after, s")
+def _round(stream: Stream, found: Mapping[str, Costs], most: int) -> None:
+    """All ways by turns, until one comes to the end of its backlog."""
+    with ExitStack() as ended:
+        brokers = []
+        for _ in WAYS:
+            folder = Path(ended.enter_context(tempfile.TemporaryDirectory()))
+            broker = ended.enter_context(LocalKafka(folder / "kafka", settings=PATIENT))
+            asyncio.run(fill(EngineConfig(bootstrap=broker.bootstrap, app_id=APP), stream.items, stream.pipeline))
+            brokers.append(broker)
+        running: dict[str, Running] = {}
+        for (name, way), broker in zip(WAYS.items(), brokers, strict=True):
+            running[name] = Running(stream, way, broker)
+            ended.callback(running[name].end)
+        for costs in found.values():
+            costs.rounds.append([])
+        names, chance = list(WAYS), random.Random(1)
+        for _ in range(most):
+            chance.shuffle(names)  # who comes after whom makes a difference
+            turns = {name: running[name].turn() for name in names}
+            if None in turns.values():
+                break
+            for name, turn in turns.items():
+                assert turn is not None
+                found[name].rounds[-1].append(turn)
+        for name, one in running.items():
+            found[name].unread.append(one.unread())
+
+
+def told(stream: Stream, found: Mapping[str, Costs]) -> list[str]:
+    """What the quicker turns say, and in brackets those of each round."""
+    rounds = found[UNWATCHED].rounds
+    turns = sum(map(len, rounds))
+    head = ("", "events/s", "CPU us of an event", "and of the process beside it", "examples it is behind")
     shares = ("costs of the throughput: clock", "CPU of the process that predicts")
     about = (
-        f"**{stream.about}**; {stream.events:,} events, medians of {rounds} rounds; what it costs is by the same"
-        " round's worker without, in brackets the least and the most"
+        f"**{stream.about}**; the quicker quarter of {turns} turns of {TURN:g} s in {len(rounds)} rounds; in brackets"
+        " the least and the most of a round"
     )
     return [about, page.rows([*head, *shares], [_row(name, costs, found[UNWATCHED]) for name, costs in found.items()])]
 
 
-def _row(name: str, costs: Sequence[Cost], without: Sequence[Cost]) -> list[str]:
-    usual = Cost(*map(statistics.median, zip(*costs, strict=True)))
-    beside = [f"{usual.watching:.0f}", f"{usual.after:.1f}"] if usual.watching else ["", ""]
+def _row(name: str, costs: Costs, without: Costs) -> list[str]:
+    quick = costs.quick()
+    beside = [f"{quick.watching:.0f}", f"{max(costs.unread):.0f}"] if quick.watching else ["", ""]
     shares = ["", ""] if name == UNWATCHED else [_share(costs, without, field) for field in ("clock", "cpu")]
-    return [name, f"{1e6 / usual.clock:,.0f}", f"{usual.cpu:.0f}", *beside, *shares]
+    return [name, f"{1e6 / quick.clock:,.0f}", f"{quick.cpu:.0f}", *beside, *shares]
 
 
-def _share(costs: Sequence[Cost], without: Sequence[Cost], field: str) -> str:
-    shares = [1 - getattr(of, field) / getattr(by, field) for of, by in zip(without, costs, strict=True)]
-    return f"{statistics.median(shares):.0%} ({min(shares):.0%} to {max(shares):.0%})"
+def _share(costs: Costs, without: Costs, field: str) -> str:
+    parts = [slice(None), *(slice(number, number + 1) for number in range(len(costs.rounds)))]
+    all_, *each = (1 - getattr(without.quick(part), field) / getattr(costs.quick(part), field) for part in parts)
+    return f"{all_:.0%} ({min(each):.0%} to {max(each):.0%})"
 
 
 def main() -> None:
     """Run, print, and write the page."""
     parser = argparse.ArgumentParser(description="What watching costs a worker.")
-    parser.add_argument("--quick", action="store_true", help="one short round, to the screen")
+    parser.add_argument("--quick", action="store_true", help="some turns, to the screen")
     quick = parser.parse_args().quick
-    items, rounds = (QUICK, 1) if quick else (ITEMS, ROUNDS)
-    sections = [lambda made=made: section(made(items), rounds) for made in (live, replayed)]
+    rounds, most = (1, QUICK) if quick else (ROUNDS, MOST)
+    sections = [lambda made=made: section(made(ITEMS), rounds, most) for made in (live, replayed)]
     page.report("bench-monitors", sections, "river", "aiokafka", "faust-streaming", keep=not quick)
 
 

@@ -24,6 +24,7 @@ def ends_as_told(settings: Settings, step: Step, other: Other) -> None:
     """A second process that ends with a code that says how it was started and what it was told."""
     partitions = other.told()
     assert (settings.app_id, step.__name__) == ("pairs", "no_step")
+    assert os.nice(0) >= pair.GIVES_WAY
     sys.exit(CODE if partitions is None else partitions)
 
 
@@ -71,6 +72,17 @@ def test_the_second_process_ends_when_the_first_never_lets_it_begin(start: str) 
     with pair.begun(ends_as_told, Settings(app_id="pairs"), no_step, start=start) as other:
         pass
     assert code_of(other) == CODE
+
+
+def test_ctrl_c_while_the_second_waits_is_for_the_first_to_act_on() -> None:
+    """A terminal sends it to both, and a traceback of the one that waits says nothing."""
+    with pair.begun(ends_as_told, Settings(app_id="pairs"), no_step, start="fork") as other:
+        assert other.process is not None
+        assert other.process.pid is not None
+        time.sleep(0.5)
+        os.kill(other.process.pid, signal.SIGINT)
+        other.go(4)
+        assert code_of(other) == 4
 
 
 def test_to_let_one_begin_that_is_gone_is_no_error() -> None:
