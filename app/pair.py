@@ -25,7 +25,7 @@ from app.settings import Settings
 from streaming.checkpoint import Step
 from streaming.config import Role
 from streaming.errors import EngineError
-from streaming.telemetry import WATCHING
+from streaming.telemetry import OF_WHO_WATCHES
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Telling(Service):
     async def _tell(self, writer: asyncio.StreamWriter) -> None:
         try:
             while not self.should_stop:
-                said = _encode(self._metrics.said(WATCHING))
+                said = _encode(self._metrics.said(OF_WHO_WATCHES))
                 writer.write(NUMBER.pack(len(said)) + said)
                 await writer.drain()  # one that does not read is waited for, so nothing piles up
                 await self.sleep(SECONDS)

@@ -1,6 +1,6 @@
 """What watching costs: the whole loop watched by another process or by the one that predicts, against one unwatched.
 
-    python -m bench.monitors           # into docs/performance.md; a quarter of an hour
+    python -m bench.monitors           # into docs/performance.md; some twenty minutes
     python -m bench.monitors --quick   # some turns, to the screen
 
 Over two streams. Payments come as many in a second of their own time as a worker does in one of its own, which is what
@@ -195,9 +195,9 @@ class Running:
         return self._found.get(name, 0.0)
 
     def end(self) -> None:
-        """End the worker."""
+        """End the worker, and with it the process beside it."""
         self.go()
-        self.worker.kill()
+        self.worker.end()
 
     def _processes(self) -> list[int]:
         assert self._broker.pid is not None

@@ -25,7 +25,7 @@ from streaming.immediate import Immediate
 from streaming.state import Partition
 from streaming.stores import Stores
 from streaming.tables import StateTable
-from streaming.telemetry import GaugeName, Metrics
+from streaming.telemetry import OWNERS_GAUGES, Metrics
 from streaming.unit import Chunk, Unit
 
 log = logging.getLogger(__name__)
@@ -34,14 +34,6 @@ STOPPING = 3.0  # seconds for a producer to stop
 # New objects after which the garbage collector looks for cycles. An event makes some twenty that it must look at, all
 # but none of them in a cycle, and with CPython's 700 these looks were a tenth of what an event costs.
 YOUNG = 10_000
-OWNERS_GAUGES: tuple[GaugeName, ...] = (
-    "consumer_lag",
-    "quality",
-    "input",
-    "drift_level",
-    "label_coverage",
-    "incidents_open",
-)  # what only the owner of a unit can say
 
 
 class Group(msgspec.Struct, frozen=True):

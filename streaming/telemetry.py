@@ -49,18 +49,23 @@ GaugeName = Literal[
 HistogramName = Literal["label_delay_seconds", "checkpoint_seconds", "snapshot_seconds"]
 MetricName = CounterName | GaugeName | HistogramName
 
-WATCHING: tuple[MetricName, ...] = (
-    "drift_total",
-    "alarms_total",
-    "dead_letters_total",
-    "snapshots_total",
-    "snapshots_refused_total",
+OWNERS_GAUGES: tuple[GaugeName, ...] = (
+    "consumer_lag",
     "quality",
     "input",
     "drift_level",
     "label_coverage",
     "incidents_open",
-    "consumer_lag",
+)
+"""What only the owner of a unit can say."""
+
+OF_WHO_WATCHES: tuple[MetricName, ...] = (
+    *OWNERS_GAUGES,
+    "drift_total",
+    "alarms_total",
+    "dead_letters_total",
+    "snapshots_total",
+    "snapshots_refused_total",
     "snapshot_version",
     "checkpoint_seconds",
     "snapshot_seconds",

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +13,10 @@ import pytest
 
 from app.children import free_port
 from bench.worker import children, samples
-from learning.reports import Report
 from streaming.app import EXIT_FAILED
 from tests.chaos.run import Run, Worker
+from tests.chaos.workers import within
+from tests.integration.test_loop import reported
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -44,31 +44,9 @@ def runs(pid: int) -> bool:
         return False
 
 
-def within(seconds: float, reached: Any) -> bool:
-    """Whether it comes to that in time."""
-    until = time.monotonic() + seconds
-    while not (found := bool(reached())) and time.monotonic() < until:
-        time.sleep(0.1)
-    return found
-
-
 def state(port: int) -> Any:
     """What a worker's page is made of."""
     return msgspec.json.decode(urllib.request.urlopen(f"http://127.0.0.1:{port}/api/state").read())
-
-
-async def reports(run: Run) -> list[Report]:
-    """All reports so far."""
-    return [msgspec.json.decode(record.value, type=Report) for record in await run.read(run.pipeline.reports_topic)]
-
-
-async def watched(run: Run, examples: int) -> bool:
-    """Whether a report comes to count so many examples."""
-    for _ in range(60):
-        if any(report.examples == examples for report in await reports(run)):
-            return True
-        await asyncio.sleep(0.5)
-    return False
 
 
 def test_both_processes_have_one_page_and_end_together_when_told_to(run: Run, year: list[Any]) -> None:
@@ -80,11 +58,11 @@ def test_both_processes_have_one_page_and_end_together_when_told_to(run: Run, ye
         worker = run.start(HEADWATER_WEB_PORT=str(port))
         seen = await run.assert_all_true(year[:ITEMS])
         examples = len(seen.log)
-        assert await watched(run, examples)
+        report = await reported(run, examples)
         log = f'consumer_lag{{partition="0",topic="{run.pipeline.training_log_topic}"}}'
-        assert within(10, lambda: samples(port).get(log) == 0.0)
-        last = (await reports(run))[-1]
-        assert within(10, lambda: samples(port).get('quality{metric="log_loss"}') == last.quality["total"]["log_loss"])
+        assert await within(lambda: samples(port).get(log) == 0.0, 10)
+        loss = report.quality["total"]["log_loss"]
+        assert await within(lambda: samples(port).get('quality{metric="log_loss"}') == loss, 10)
         metrics = samples(port)
         assert metrics["training_examples_total"] == examples  # though each of the two has learned them
         assert any(name.startswith("consumer_lag") and run.pipeline.events.topic in name for name in metrics)
@@ -111,7 +89,7 @@ def test_a_worker_ends_with_the_process_that_watches_and_the_next_goes_on(run: R
         run.start()
         await run.produce(year[half:ITEMS])
         seen = await run.assert_all_true(year[:ITEMS])
-        assert await watched(run, len(seen.log))
+        await reported(run, len(seen.log))
 
     asyncio.run(scenario())
 
@@ -136,7 +114,7 @@ def test_the_process_that_watches_ends_when_a_power_cut_takes_the_other(run: Run
         await run.until(1, 0)
         beside = second(worker)
         run.send(worker, signal.SIGKILL)
-        assert within(20, lambda: not runs(beside))
+        assert await within(lambda: not runs(beside), 20)
         assert "the process that predicts is gone" in run.said(worker)
 
     asyncio.run(scenario())
@@ -162,17 +140,17 @@ def test_who_stands_by_to_watch_learns_nothing_until_it_is_in_charge(run: Run, y
         first = run.start(HEADWATER_ROLE="watch", HEADWATER_WEB_PORT=str(ports[0]))
         await run.until(1_000, 500)
         run.start(HEADWATER_ROLE="watch", HEADWATER_WEB_PORT=str(ports[1]))
-        assert within(60, lambda: samples(ports[1]).get(f'ready{{pipeline="{run.pipeline.name}"}}') == 1.0)
+        assert await within(lambda: samples(ports[1]).get(f'ready{{pipeline="{run.pipeline.name}"}}') == 1.0, 60)
         seen = await run.assert_all_true(year[:ITEMS])
-        assert await watched(run, len(seen.log))
+        await reported(run, len(seen.log))
         counts = [samples(port)["training_examples_total"] for port in ports]
         assert sorted(counts) == [0.0, len(seen.log)]
         assert counts[0], "the second took over from the first, which runs"
         run.send(first, signal.SIGTERM)
         assert await run.ended(first) == 0, run.last_words()
-        assert within(60, lambda: samples(ports[1]).get("training_examples_total") == len(seen.log))
+        assert await within(lambda: samples(ports[1]).get("training_examples_total") == len(seen.log), 60)
         await run.produce(year[ITEMS : 2 * ITEMS])
         seen = await run.assert_all_true(year[: 2 * ITEMS])
-        assert await watched(run, len(seen.log))
+        await reported(run, len(seen.log))
 
     asyncio.run(scenario())

@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from app.metrics import PrometheusMetrics, Said, parse
-from streaming.telemetry import CATALOGUE, COUNTERS, GAUGES, HISTOGRAMS, WATCHING
+from streaming.telemetry import CATALOGUE, COUNTERS, GAUGES, HISTOGRAMS, OF_WHO_WATCHES
 
 
 def test_catalogue_is_exactly_the_declared_names() -> None:
@@ -105,7 +105,7 @@ def test_what_adds_to_a_counter_or_a_histogram_adds_to_the_same_as_those_who_nam
 
 def both(first: PrometheusMetrics, second: PrometheusMetrics) -> dict[str, float]:
     """What the first shows when it has heard the second, by way of bytes as between processes."""
-    said = msgspec.msgpack.encode(second.said(WATCHING))
+    said = msgspec.msgpack.encode(second.said(OF_WHO_WATCHES))
     first.hear(msgspec.msgpack.decode(said, type=Said))
     return dict(parse(first.exposition().decode()))
 

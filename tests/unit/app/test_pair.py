@@ -6,7 +6,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -16,6 +15,7 @@ from app.pair import Hearing, Other, Telling
 from app.settings import Settings
 from streaming.checkpoint import Step, no_step
 from streaming.errors import EngineError
+from tests.chaos.workers import within
 
 CODE = 7
 
@@ -114,20 +114,11 @@ class First:
         return dict(parse(self.metrics.exposition().decode()))
 
 
-async def within(seconds: float, reached: Callable[[], object]) -> bool:
-    """Whether it comes to that in time."""
-    for _ in range(round(seconds / 0.02)):
-        if reached():
-            return True
-        await asyncio.sleep(0.02)
-    return False
-
-
 def test_the_first_shows_what_the_second_measures_and_ends_it_in_good_order() -> None:
     async def scenario(other: Other) -> None:
         first = First(other)
         await first.hearing.start()
-        assert await within(10, lambda: first.shown().get('quality{metric="log_loss"}') == 0.5)
+        assert await within(lambda: first.shown().get('quality{metric="log_loss"}') == 0.5, 10)
         await first.hearing.stop()
         assert code_of(other) == 0
         assert not first.failures
@@ -146,7 +137,7 @@ def test_the_first_fails_when_the_second_does(code: int) -> None:
             other.process.kill()
         else:
             other.go(4)
-        assert await within(10, lambda: first.failures)
+        assert await within(lambda: bool(first.failures), 10)
         assert isinstance(first.failures[0], EngineError)
         assert f"ended with code {code}; what it said last is above" in str(first.failures[0])
         await first.hearing.stop()
@@ -161,11 +152,11 @@ def test_the_first_stops_when_the_second_was_told_to(monkeypatch: pytest.MonkeyP
     async def scenario(other: Other) -> None:
         first = First(other)
         await first.hearing.start()
-        assert await within(10, lambda: 'quality{metric="log_loss"}' in first.shown())
+        assert await within(lambda: 'quality{metric="log_loss"}' in first.shown(), 10)
         assert other.process is not None
         other.process.terminate()
         monkeypatch.setattr(os, "kill", lambda *of: sent.append(of))
-        assert await within(10, lambda: sent)
+        assert await within(lambda: bool(sent), 10)
         monkeypatch.undo()
         assert not first.failures
         await first.hearing.stop()
@@ -186,7 +177,7 @@ def test_the_second_stops_when_the_first_is_gone(monkeypatch: pytest.MonkeyPatch
         await asyncio.sleep(0.1)
         assert not sent
         mine.close()
-        assert await within(10, lambda: sent)
+        assert await within(lambda: bool(sent), 10)
         await telling.stop()
 
     asyncio.run(scenario())

@@ -23,6 +23,8 @@ def config(role: Role) -> EngineConfig:
     [
         ("all", [], []),
         ("all", [WHOLE, WHOLE], []),
+        ("pair", [], []),
+        ("pair", [SERVING, SERVING], [WATCHING, WATCHING]),
         ("serve", [], []),
         ("serve", [SERVING], [WATCHING]),
         ("watch", [], []),
@@ -39,6 +41,7 @@ def test_workers_that_divide_the_work_alike_join(role: Role, main: list[list[str
         ("all", [SERVING], [], 1),
         ("all", [], [WATCHING], 1),
         ("all", [SERVING, SERVING], [WATCHING], 3),
+        ("pair", [WHOLE], [], 1),
         ("serve", [WHOLE], [], 1),
         ("watch", [WHOLE, WHOLE], [], 2),
     ],
@@ -52,8 +55,9 @@ def test_workers_that_divide_it_otherwise_are_refused(
 
 
 def test_each_role_needs_the_rights_of_its_group_and_its_transactions_only() -> None:
-    found = {role: {acl.name for acl in acls_of((), config(role))} for role in ("all", "serve", "watch")}
+    found = {role: {acl.name for acl in acls_of((), config(role))} for role in ("pair", "all", "serve", "watch")}
     assert found == {
+        "pair": {"app", "app-watch", "app-events-", "app-log-"},
         "all": {"app", "app-events-", "app-log-"},
         "serve": {"app", "app-events-"},
         "watch": {"app-watch", "app-log-"},
