@@ -19,6 +19,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from app.worker import prepared
+from learning import snapshots
 from learning.records import DriftEvent, Prediction, decode_log
 from pipelines.card_fraud import Purchase
 from pipelines.definition import Pipeline
@@ -61,7 +62,12 @@ class Run:
         broker: the broker itself, where the run has one of its own that may be harmed.
         nursery: starts the workers, where they are to start quickly; else each is a new interpreter.
         seconds: after which no more harm is done.
+
+    Attributes:
+        slots: how many saved models the workers keep, or more.
     """
+
+    slots = SLOTS
 
     def __init__(
         self,
@@ -267,12 +273,37 @@ class Run:
     async def settled(self, truth: Truth, *, patience: float = 90.0) -> Seen:
         """Everything that there is to see, once the workers have done all they have to, or nothing more comes."""
         await self.until(len(truth.vectors), len(truth.labels), patience=patience)
+        return await self.watched(patience=patience)
+
+    async def watched(self, *, patience: float = 90.0) -> Seen:
+        """Everything that there is to see, once who watches has come to the end of the log, or after so many seconds.
+
+        Who watches gives way to who predicts, so where cores are short it may come long after the log was written.
+        """
         end = time.monotonic() + patience
         while True:
             seen = await self.seen()
             if seen.complete(self.pipeline) or time.monotonic() > end:
                 return seen
             await asyncio.sleep(1.0)
+
+    async def saved(self, since: int, *, signed: bool = False, patience: float = 90.0) -> None:
+        """Wait until a model of a version after this one is saved, signed or not; fail after so many seconds."""
+        store = SnapshotStore(self.config, self.pipeline.snapshots_topic, self.slots)
+        async with asyncio.timeout(patience):
+            while True:
+                found = [snapshots.read_manifest(stored.manifest) for stored in await store.read()]
+                if any(each.version > since and (each.hmac or not signed) for each in found):
+                    return
+                await asyncio.sleep(0.5)
+
+    async def there(self, topic: str, count: int = 1, *, patience: float = 60.0) -> list[Any]:
+        """A topic's records, once there are so many; fail after so many seconds."""
+        end = time.monotonic() + patience
+        while len(found := await self.read(topic)) < count:
+            assert time.monotonic() < end, f"{topic} has {len(found)} records, expected {count}: {self.last_words()}"
+            await asyncio.sleep(0.5)
+        return found
 
     async def seen(self) -> Seen:
         """Everything that the workers have written, as readers of committed records see it."""
@@ -285,7 +316,7 @@ class Run:
             drifts=[msgspec.json.decode(r.value, type=DriftEvent) for r in await self.read(p.drift_topic)],
             monitors=next((zlib.decompress(r.value) for r in reversed(monitors) if r.key == WATCH.encode()), None),
             profiles={record.key.decode(): record.value for record in profiles},
-            snapshots=await SnapshotStore(self.config, p.snapshots_topic, SLOTS).read(),
+            snapshots=await SnapshotStore(self.config, p.snapshots_topic, self.slots).read(),
             saved="HEADWATER_SNAPSHOT_INTERVAL" in self.settings,
             dead_letters=[(dict(r.headers), r.value) for r in await self.read(p.dead_letters_topic)],
         )

@@ -180,12 +180,7 @@ def test_a_model_that_raises_is_reported_and_passed_over(run: Run) -> None:
         await send(run, run.pipeline.labels.topic, [(b"JFK", label("unlearnable")), (b"JFK", label("good"))])
         worker = run.start("flights_run:fragile")
         await run.until(2, 2, patience=30)
-        letters: list[Any] = []
-        for _ in range(20):
-            letters = await run.read(run.pipeline.dead_letters_topic)
-            if len(letters) == 2:
-                break
-            await asyncio.sleep(0.5)
+        letters = await run.there(run.pipeline.dead_letters_topic, 2)
         assert worker.poll() is None, run.last_words()
         found = {dict(r.headers)["topic"].decode(): dict(r.headers) for r in letters}
         assert set(found) == {run.pipeline.events.topic, run.pipeline.training_log_topic}

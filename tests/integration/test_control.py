@@ -33,7 +33,8 @@ from tests.integration.commands import Told
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
 
 SLOTS = 12  # so that none is written over while a slow machine gets to the next command
-SETTINGS = {"HEADWATER_SNAPSHOT_EXAMPLES": "500", "HEADWATER_SNAPSHOT_SLOTS": str(SLOTS)}
+EXAMPLES = 500  # between two snapshots
+SETTINGS = {"HEADWATER_SNAPSHOT_EXAMPLES": str(EXAMPLES), "HEADWATER_SNAPSHOT_SLOTS": str(SLOTS)}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -41,6 +42,7 @@ class Held(Told):
     """A run whose workers are told what to do as people tell them."""
 
     waiting = False
+    slots = SLOTS
 
     @property
     def environment(self) -> dict[str, str]:
@@ -170,7 +172,8 @@ def test_two_workers_freeze_thaw_go_back_and_learn_anew_as_one(run: Held, year: 
             await run.produce(part)
             done += part
             await run.until(len(done) - len(labels_of(done)), len(labels_of(done)) + 6)
-            await asyncio.sleep(1.0)  # for the snapshot
+            await run.saved(0, signed=True)
+            await run.watched()
             words.append(await stopped(run, worker))
         assert set(times(words[2], "made again from version 0").values()) == {3}
         assert "starts from a snapshot" in words[3]
@@ -196,17 +199,18 @@ def test_a_log_that_has_lost_its_head_goes_back_as_far_as_a_snapshot_reaches(run
         worker = run.start(**SETTINGS)
         await run.produce(done[:2_500])
         await run.more(1_000)
+        await run.saved(0)  # or there may be one at the end alone
         await run.produce(done[2_500:], seconds=5)  # so that predictions are made at many versions
         await run.until(len(done) - len(labels_of(done)), len(labels_of(done)))
-        await asyncio.sleep(1.5)  # for the last snapshot
+        await run.saved(len(labels_of(done)) - EXAMPLES)
         await stopped(run, worker)
         store = SnapshotStore(run.config, run.pipeline.snapshots_topic, SLOTS)
-        saved = [snapshots.read_manifest(stored.manifest).version for stored in await store.read()]
-        assert len(saved) > 1
         before = await run.log_of()
         made = await run.predictions()
         known = max(made, key=lambda prediction: prediction.version)
-        assert known.version > saved[0]
+        versions = [snapshots.read_manifest(stored.manifest).version for stored in await store.read()]
+        saved = [version for version in versions if version < known.version]
+        assert saved
         lost = next(p for p in made if 0 < p.version < saved[0] and p.version not in saved)
         (whole,) = (await run.headwater("explain", known.id))["occurrences"]
         assert (whole["equal"], whole["snapshot"]) == (True, saved[0])
@@ -240,7 +244,8 @@ def test_a_log_that_has_lost_its_head_goes_back_as_far_as_a_snapshot_reaches(run
         done.extend(year[4_500:7_000])
         count = len(done) - len(labels_of(done))
         await run.until(count, len(labels_of(done)) + 1 - sum(offset < saved[0] for offset, _ in before))
-        await asyncio.sleep(1.0)  # for the snapshot
+        await run.saved(back["offset"])
+        await run.watched()
         for one in workers:
             assert f"made again from version {saved[0]} in" in await stopped(run, one)
         lessons = [*(pair for pair in before if pair[0] < saved[0]), *await run.log_of()]

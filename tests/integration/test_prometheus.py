@@ -113,8 +113,9 @@ def test_a_real_prometheus_finds_what_rules_and_dashboard_ask_for(kafka: str, tm
             assert len(rules) == len(RULES)
             assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"} == {}
             assert {rule["name"] for rule in rules if rule["type"] == "alerting"} == set(ALERTS)
-            empty = {place for place, query in filled(run.name) if not asked.found(query)}
-            assert empty - NOTHING_HAPPENED == set()
+            for place, query in filled(run.name):
+                if place not in NOTHING_HAPPENED:
+                    asked.until(query)  # what watches may come to it later
     finally:
         run.end()
 

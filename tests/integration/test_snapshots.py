@@ -18,7 +18,8 @@ from tests.chaos.run import Run
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
-SETTINGS = {"HEADWATER_SNAPSHOT_EXAMPLES": "500", "HEADWATER_SNAPSHOT_SLOTS": "3"}
+EXAMPLES = 500  # between two snapshots
+SETTINGS = {"HEADWATER_SNAPSHOT_EXAMPLES": str(EXAMPLES), "HEADWATER_SNAPSHOT_SLOTS": "3"}
 
 
 @pytest.fixture
@@ -35,12 +36,20 @@ async def stopped(run: Run, worker: Any) -> str:
 
 
 async def more(run: Run, items: list[Any], done: list[Any], **settings: str) -> str:
-    """Produce some more, have a new worker do it all, stop it; what it logged."""
+    """Produce some more, have a new worker do it all, stop it; what it logged.
+
+    Some at a time, each waited for: a model is saved when it is looked after, by then perhaps that of all examples.
+    """
     worker = run.start(**{**SETTINGS, **settings})
-    await run.produce(items, seconds=len(items) / 400)
-    everything = [*done, *items]
-    await run.until(len(everything) - len(labels_of(everything)), len(labels_of(everything)))
-    await asyncio.sleep(1.5)  # for the last snapshot
+    everything = list(done)
+    for start in range(0, len(items), 1_000):
+        await run.produce(some := items[start : start + 1_000])
+        everything += some
+        n_labels = len(labels_of(everything))
+        await run.until(len(everything) - n_labels, n_labels)
+        if n_labels > EXAMPLES:
+            await run.saved(n_labels - EXAMPLES, signed="HEADWATER_SNAPSHOT_KEY" in settings)
+    await run.watched()
     return await stopped(run, worker)
 
 

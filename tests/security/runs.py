@@ -114,10 +114,7 @@ async def worked(secured: SecuredKafka, logs: Path, kinds: Iterable[tuple[str, s
     async def feed(run: Guarded) -> Done:
         items = flights()
         await run.works(items, len(items) - LABELS, LABELS)
-        snapshots = 0
-        async with asyncio.timeout(60.0):  # it is due by now, and written beside all else
-            while not snapshots:
-                snapshots = len(await run.read(run.pipeline.snapshots_topic))
+        snapshots = len(await run.there(run.pipeline.snapshots_topic))  # it is due by now, and written beside all else
         run.workers[0].terminate()
         return Done(run, snapshots, *await run.finished(0))
 

@@ -90,10 +90,7 @@ async def at_work(run: Guarded, secured: SecuredKafka, lines: list[str]) -> None
     labels = [half - events[0], LABELS]
     run.start()
     await run.works(items[:half], events[0], labels[0])
-    for _ in range(60):  # it is written a moment after the examples that it is due at
-        if await run.read(run.pipeline.snapshots_topic):
-            break
-        await asyncio.sleep(0.5)
+    await run.saved(0)
     run.workers[0].terminate()
     code, said = await run.finished(0)
     assert code == 0, said
@@ -102,7 +99,7 @@ async def at_work(run: Guarded, secured: SecuredKafka, lines: list[str]) -> None
     await run.write(run.pipeline.events.topic, b"no JSON")
     await run.works(items[half:], events[1], labels[1])
     for topic in (run.pipeline.dead_letters_topic, run.pipeline.drift_topic, run.pipeline.snapshots_topic):
-        assert await run.read(topic), topic
+        await run.there(topic)
     run.workers[2].terminate()
     code, said = await run.finished(2)
     assert code == 0, said
