@@ -104,9 +104,8 @@ def _second(
     its: socket.socket,
 ) -> None:
     its.close()
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches both; while this one waits, the first one's end is its
+    # Ctrl-C reaches both; while this one waits, the first one's end is its.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(GIVES_WAY)
     main(settings, step, Other(mine))

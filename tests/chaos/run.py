@@ -290,20 +290,24 @@ class Run:
     async def saved(self, since: int, *, signed: bool = False, patience: float = 90.0) -> None:
         """Wait until a model of a version after this one is saved, signed or not; fail after so many seconds."""
         store = SnapshotStore(self.config, self.pipeline.snapshots_topic, self.slots)
-        async with asyncio.timeout(patience):
-            while True:
-                found = [snapshots.read_manifest(stored.manifest) for stored in await store.read()]
-                if any(each.version > since and (each.hmac or not signed) for each in found):
-                    return
-                await asyncio.sleep(0.5)
-
-    async def there(self, topic: str, count: int = 1, *, patience: float = 60.0) -> list[Any]:
-        """A topic's records, once there are so many; fail after so many seconds."""
         end = time.monotonic() + patience
-        while len(found := await self.read(topic)) < count:
-            assert time.monotonic() < end, f"{topic} has {len(found)} records, expected {count}: {self.last_words()}"
+        while True:
+            found = [snapshots.read_manifest(stored.manifest) for stored in await store.read()]
+            if any(each.version > since and (each.hmac or not signed) for each in found):
+                return
+            assert time.monotonic() < end, f"got {found}, expected a version after {since}: {self.last_words()}"
             await asyncio.sleep(0.5)
-        return found
+
+    async def there(self, topic: str, count: int = 1, *, words: bytes = b"", patience: float = 60.0) -> list[Any]:
+        """A topic's records, once there are so many with these words in them; fail after so many seconds."""
+        end = time.monotonic() + patience
+        while True:
+            records = await self.read(topic)
+            found = sum(words in (record.value or b"") for record in records)
+            if found >= count:
+                return records
+            assert time.monotonic() < end, f"{topic} has {found} with {words!r}, expected {count}: {self.last_words()}"
+            await asyncio.sleep(0.5)
 
     async def seen(self) -> Seen:
         """Everything that the workers have written, as readers of committed records see it."""

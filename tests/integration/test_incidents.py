@@ -71,23 +71,14 @@ async def flown(run: Run) -> None:
     pytest.fail(f"no report is of all {FLIGHTS} examples: {run.last_words()}")
 
 
-async def reacted(run: Run) -> list[Any]:
-    """The records of incidents, once one tells of a reaction, which is made when the log has been watched so far."""
-    deadline = time.monotonic() + 60
-    while True:
-        records = await run.read(run.pipeline.incidents_topic)
-        if b"relearn by" in b"".join(record.value for record in records) or time.monotonic() > deadline:
-            return records
-        await asyncio.sleep(0.5)
-
-
 async def log_of(run: Run) -> list[tuple[int, Any]]:
     return [(record.offset, decode_log(record.value)) for record in await run.read(run.pipeline.training_log_topic)]
 
 
 def test_a_changed_unit_is_one_incident_with_its_cause_and_one_reaction(run: Run) -> None:
     asyncio.run(flown(run))
-    records = asyncio.run(reacted(run))
+    # The reaction is told of when the log has been watched as far as there.
+    records = asyncio.run(run.there(run.pipeline.incidents_topic, words=b"relearn by"))
     incident = msgspec.json.decode(records[-1].value, type=Incident)
     assert {record.key.decode() for record in records} == {incident.id}, "one incident"
     signals = {alarm.signal.rpartition(":")[2] for alarm in incident.alarms}
