@@ -10,8 +10,9 @@ windows up to the event's time, reads the columns that exclude the event, adds t
 import enum
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from features.definition import Feature, Source, label_of, parse_window
@@ -62,6 +63,20 @@ class Column(NamedTuple):
     kind: str = ""
     window: "WindowPlan | None" = None
     places: tuple[int, ...] = ()
+
+
+class Indicators(NamedTuple):
+    """Columns that follow from one field: that of its value is 1.0, the others are 0.0.
+
+    Attributes:
+        field: of the event.
+        of: what stands for a value.
+        places: where in the vector each column is, by what stands for its values; there may be values without one.
+    """
+
+    field: str
+    of: Callable[[Any], Any]
+    places: Mapping[Any, int]
 
 
 class WindowPlan:
@@ -136,6 +151,8 @@ class Compiler:
         self._after: dict[tuple[str, ...], list[Column]] = {}
         self._choices: list[tuple[str, dict[Any, int]]] = []  # variable, and the column that is 1.0 for each value
         self.names: list[str] = []
+        self.indicators: list[Indicators] = []
+        self.copied: dict[str, int] = {}  # field -> the column that is its number
         for feature in features:
             self._add(feature)
         self.source = self._write()
@@ -199,6 +216,8 @@ class Compiler:
 
     def _add(self, feature: Feature) -> None:
         if feature.kind in ("field", "hour_of_day", "day_of_week", "ratio", "function"):
+            if feature.kind == "field":
+                self.copied[str(feature.sources[0])] = len(self.names)
             self._column(feature.label, self._number(feature))
         elif feature.kind in ("one_hot", "hashed"):
             self._add_categories(feature)
@@ -212,12 +231,16 @@ class Compiler:
         field = str(feature.sources[0])
         if feature.kind == "hashed":
             value = self._variable(f"bucket_of(event.{field}, {feature.buckets})", field, number=False)
-            self._choices.append((value, {bucket: len(self.names) + bucket for bucket in range(feature.buckets)}))
+            places = {bucket: len(self.names) + bucket for bucket in range(feature.buckets)}
+            self._choices.append((value, places))
+            self.indicators.append(Indicators(field, partial(bucket_of, buckets=feature.buckets), places))
             self.names += [f"hashed({field}={bucket})" for bucket in range(feature.buckets)]
             return
         value = self._variable(f"text_of(event.{field})", field, number=False)
         texts = [text_of(category) for category in feature.categories]
-        self._choices.append((value, {text: len(self.names) + number for number, text in enumerate(texts)}))
+        by_text = {text: len(self.names) + number for number, text in enumerate(texts)}
+        self._choices.append((value, by_text))
+        self.indicators.append(Indicators(field, text_of, by_text))
         self.names += [f"one_hot({field}={text})" for text in texts]
 
     def _add_running(self, feature: Feature) -> None:

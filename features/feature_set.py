@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from features import compiled
-from features.compile import Compiler, text_of
+from features.compile import Compiler, Indicators, text_of
 from features.definition import Feature, Source, parse_window
 from features.errors import FeatureDefinitionError
 from features.profile import LAYOUT_VERSION, Profile, entity_index
@@ -35,6 +35,8 @@ class FeatureSet:
         names: the columns of the vector, in order.
         schema: 16 hex digits that change when any definition does. Functions count by their name only.
         longest_ms: the longest window; 0 where there is none.
+        indicators: the columns that follow from one field each, for whoever counts the field's values anyway.
+        copied: where in the vector a field's own number is, for each that is there.
         code: the generated function, to read.
 
     Raises FeatureDefinitionError, naming the feature and the remedy.
@@ -53,6 +55,8 @@ class FeatureSet:
         self._check_names()
         self.code: str = compiler.source
         self.schema: str = self._hash(checked)
+        self.indicators: tuple[Indicators, ...] = tuple(compiler.indicators)
+        self.copied: Mapping[str, int] = compiler.copied
         self.longest_ms: int = max((parse_window(text) for text in _windows(checked)), default=0)
         self._compiler = compiler
         self._compute = compiler.compute

@@ -58,6 +58,9 @@ def bin_of(value: float, level: int = 0) -> int:
     return ((number - 1) >> level) + 1 if value >= 0.0 and number else -number >> level
 
 
+_ONE = bin_of(1.0)
+
+
 def edges(number: int, level: int) -> tuple[float, float]:
     """The bin holds the numbers from the first, included, to the second; below zero it is the other way round.
 
@@ -111,6 +114,12 @@ def sketches_of_parts(columns: npt.NDArray[np.float64], starts: Sequence[int]) -
         made[part].append(Sketch(kept[column][part], lost[column][part], total, low, high, bins, level))
         first = last
     return made
+
+
+def indicator(n: int, ones: int) -> Sketch:
+    """The sketch of n numbers of which so many are 1.0, and the others 0.0."""
+    bins = {number: count for number, count in ((0, n - ones), (_ONE, ones)) if count}
+    return Sketch(n, 0, float(ones), float(0 < n == ones), float(ones > 0), bins)
 
 
 def add(into: Sketch, other: Sketch) -> None:
@@ -196,9 +205,14 @@ def share_outside(now: Sketch, reference: Sketch) -> float:
 
 def categories(values: Iterable[Any]) -> Categories:
     """How often each text, truth or enumeration member came; None is missing."""
+    return categories_of(Counter(values))
+
+
+def categories_of(found: Mapping[Any, int]) -> Categories:
+    """The same of values that are counted already."""
     counts: dict[str, int] = {}
     missing = 0
-    for value, n in Counter(values).items():
+    for value, n in found.items():
         if value.__class__ is str and len(value) <= MAX_TEXT and value.isascii():  # its own name, as most are
             counts[value] = counts.get(value, 0) + n
         elif value is None:

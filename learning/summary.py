@@ -2,14 +2,16 @@
 
     score, label --call per record--> Collector --take, at each cut of the unit--> Summary records
 
-Per event it only packs the numbers into a row, while they are at hand. When some thousands are there or the unit is
-cut, all rows are binned at once, column by column, however many summaries they make: so what NumPy costs a call is
-shared by many events.
+Per event it only packs numbers into a row, while they are at hand. When some thousands are there or the unit is cut,
+all rows are binned at once, column by column, however many summaries they make: so what NumPy costs a call is shared by
+many events. What follows from something else is not packed: the columns of the vector that only say which value a field
+has follow from how often each value came, and a field's number that is in the vector is there already.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from struct import Struct
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ from msgspec.structs import replace
 
 from learning.records import Prediction, Value
 from learning.reports import Sketch, Summary
-from learning.sketch import categories, numbers_of, sketches_of_parts
+from learning.sketch import categories_of, copy_of, indicator, numbers_of, sketches_of_parts
 from pipelines.streams import annotations_of, kinds_of
 
 if TYPE_CHECKING:
@@ -75,13 +77,19 @@ class Collector:
         self.worker = worker
         self._cycle = cycle_ms
         self._tile = max(pipeline.horizon_ms // 24, 1)
-        self._width = len(pipeline.feature_set.names)
-        fields = Fields(pipeline)
-        self._numbers, self._categories = fields.numbers, fields.categories
+        features, fields = pipeline.feature_set, Fields(pipeline)
+        self._width, self._copied = len(features.names), features.copied
+        self._fields, self._categories = fields.numbers, fields.categories
+        self._indicators = [each for each in features.indicators if each.field in fields.categories]
+        follow = {place for each in self._indicators for place in each.places.values()}
+        self._own = [place for place in range(self._width) if place not in follow]
+        self._numbers = [name for name in fields.numbers if name not in features.copied]
         self._opened = True
-        self._pack = Struct(f"<qqd{self._width}d").pack
-        self._row = np.dtype([("time_ms", "<i8"), ("version", "<i8"), ("numbers", "<f8", (1 + self._width,))])
-        self._rows: list[bytes] = []
+        self._pack = Struct(f"<qqd{len(self._own)}d").pack_into
+        self._of = _getter(self._own, self._width)
+        row = np.dtype([("time_ms", "<i8"), ("version", "<i8"), ("numbers", "<f8", (1 + len(self._own),))])
+        self._rows: Any = np.empty(GATHERED, dtype=row)  # one for each of the events
+        self._size = row.itemsize
         self._events: list[Any] = []
         self._day_ends = 0
         self._starts = [0]
@@ -94,15 +102,15 @@ class Collector:
         self._waited = False
 
     def prediction(self, prediction: Prediction, event: Any, *, late: bool = False) -> None:
-        """An event was scored; `late` where some window could not count it any more."""
-        time_ms, rows = prediction.time_ms, self._rows
-        if time_ms >= self._day_ends or len(rows) >= self._full_at:
-            self._turn(time_ms, len(rows))
-            rows = self._rows
-        value = prediction.prediction
+        """An event was scored, by its own vector; `late` where some window could not count it any more."""
+        time_ms, events = prediction.time_ms, self._events
+        if time_ms >= self._day_ends or len(events) >= self._full_at:
+            self._turn(time_ms, len(events))
+            events = self._events
+        value, at = prediction.prediction, len(events) * self._size
         signal = value if value.__class__ is float else signal_of(value)
-        rows.append(self._pack(time_ms, prediction.version, signal, *prediction.features))
-        self._events.append(event)
+        self._pack(self._rows, at, time_ms, prediction.version, signal, *self._of(prediction.features))
+        events.append(event)
         if late:
             self._late += 1
 
@@ -129,7 +137,7 @@ class Collector:
             model_lag: records of the training log not learned yet.
         """
         lag = lag or {}
-        if self._rows:
+        if self._events:
             self._sum_up()
         counted = self._labels or self._dead_letters or self._duplicates or self._opened
         waits = any(lag.values()) or model_lag > 0
@@ -155,7 +163,7 @@ class Collector:
     def _turn(self, time_ms: int, gathered: int) -> None:
         """Before an event of a new day, or after so many: end the summary, unless it would be a small one."""
         if gathered - self._starts[-1] >= (MOST if time_ms < self._day_ends else FEW):
-            if gathered >= GATHERED:
+            if gathered > GATHERED - MOST:  # there is no room for another whole one
                 self._sum_up()
             else:
                 self._starts.append(gathered)
@@ -165,50 +173,81 @@ class Collector:
 
     def _sum_up(self) -> None:
         """Make summaries of all that is gathered."""
-        rows = np.frombuffer(b"".join(self._rows), dtype=self._row)
         events, starts = self._events, self._starts
-        self._rows, self._events, self._starts, self._full_at = [], [], [0], MOST
+        rows = self._rows[: len(events)]
+        self._events, self._starts, self._full_at = [], [0], MOST
         made = sketches_of_parts(self._columns(rows["numbers"], events), starts)
         for sketches, first, last in zip(made, starts, (*starts[1:], len(rows)), strict=True):
             self._parts.append(self._summary(rows[first:last], events[first:last], sketches))
 
     def _columns(self, numbers: npt.NDArray[np.float64], events: list[Any]) -> npt.NDArray[np.float64]:
-        """All numbers that are watched, of shape (numbers, events): the vector, the prediction, and the event's own.
+        """All numbers that are sketched, of shape (numbers, events): the rows', and the events' own.
 
         Args:
-            numbers: of shape (events, numbers), the prediction and the vector.
+            numbers: of shape (events, numbers).
             events: as they came.
         """
         n, width = numbers.shape
         columns = np.empty((width + len(self._numbers), n))
-        columns[: width - 1], columns[width - 1] = numbers[:, 1:].T, numbers[:, 0]
+        columns[:width] = numbers.T
         for row, name in enumerate(self._numbers, width):
             columns[row] = numbers_of(list(map(attrgetter(name), events)))
         return columns
 
     def _summary(self, rows: npt.NDArray[np.void], events: list[Any], sketches: list[Sketch]) -> Summary:
-        """Of these events, with a sketch for each number."""
-        width, tile, times = self._width, self._tile, rows["time_ms"]
+        """Of these events, with a sketch for each of `_columns`."""
+        tile, times, n, own = self._tile, rows["time_ms"], len(rows), 1 + len(self._own)
+        found = {name: Counter(map(attrgetter(name), events)) for name in self._categories}
+        features = self._features(sketches[1:own], found, n)
+        numbers = {name: copy_of(features[self._copied[name]]) for name in self._fields if name in self._copied}
+        numbers |= zip(self._numbers, sketches[own:], strict=True)
         starts, counts = np.unique(times // tile * tile, return_counts=True)
         return Summary(
             self.partition,
             self.worker,
             0,
-            events=len(rows),
+            events=n,
             since_ms=int(times.min()),
             until_ms=int(times.max()),
             version=int(rows["version"].max()),
             cohorts=dict(zip(starts.tolist(), counts.tolist(), strict=True)),
-            features=sketches[:width],
-            prediction=sketches[width],
-            numbers=dict(zip(self._numbers, sketches[width + 1 :], strict=True)),
-            categories={name: categories(map(attrgetter(name), events)) for name in self._categories},
+            features=features,
+            prediction=sketches[0],
+            numbers={name: numbers[name] for name in self._fields},
+            categories={name: categories_of(counts) for name, counts in found.items()},
         )
+
+    def _features(self, own: Sequence[Sketch], found: Mapping[str, Mapping[Any, int]], n: int) -> list[Sketch]:
+        """The sketch of each number of the vector.
+
+        Args:
+            own: of those in the rows.
+            found: how often each value came, by field.
+            n: how many events there are.
+        """
+        made = dict(zip(self._own, own, strict=True))
+        for field, of, places in self._indicators:
+            ones = dict.fromkeys(places.values(), 0)
+            for value, count in found[field].items():
+                place = places.get(of(value))
+                if place is not None:
+                    ones[place] += count
+            made |= {place: indicator(n, count) for place, count in ones.items()}
+        return [made[place] for place in range(self._width)]
 
 
 def signal_of(value: Value) -> float:
     """The number that stands for a prediction: probability of True, value or score, or the best class's probability."""
     return max(value.values(), default=0.0) if isinstance(value, dict) else value
+
+
+def _getter(places: Sequence[int], width: int) -> Callable[[list[float]], Iterable[float]]:
+    """What takes the numbers at these places out of a vector of this width."""
+    if len(places) == width:
+        return iter
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda vector: [vector[place] for place in places]
 
 
 def _is_category(kind: Any) -> bool:

@@ -1,10 +1,12 @@
 """What a unit gathers, against the same worked out event by event."""
 
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 import pytest
 
+from features import Profile
 from learning.records import Prediction
 from learning.reports import Summary
 from learning.sketch import categories, sketch
@@ -27,18 +29,28 @@ def departure(number: int, at: datetime) -> Departure:
     )
 
 
-def fill(collector: Collector, n: int, step: timedelta = timedelta(seconds=1)) -> list[Departure]:
-    events = [departure(i, START + i * step) for i in range(n)]
-    for i, event in enumerate(events):
+class Filled(NamedTuple):
+    """What was scored."""
+
+    events: list[Departure]
+    vectors: list[list[float]]
+
+
+def fill(collector: Collector, n: int, step: timedelta = timedelta(seconds=1)) -> Filled:
+    filled, profiles = Filled([], []), dict[str, Profile]()
+    for i in range(n):
+        event = departure(i, START + i * step)
         time_ms = flights.events.time_of(event)
-        vector = [float(i % 7 + column) for column in range(WIDTH)]
+        vector, _ = flights.feature_set.compute(event, event.origin, time_ms, profiles)
         collector.prediction(Prediction(str(i), event.origin, time_ms, i / n, i, vector, "s"), event, late=i == 3)
-    return events
+        filled.events.append(event)
+        filled.vectors.append(vector)
+    return filled
 
 
 def test_a_summary_is_what_one_would_count_by_hand() -> None:
     collector = Collector(flights, 2, "here")
-    events = fill(collector, 50)
+    events, vectors = fill(collector, 50)
     for kind in ("matched", "matched", "late"):
         collector.label(kind)
     collector.dead_letter("malformed")
@@ -62,7 +74,7 @@ def test_a_summary_is_what_one_would_count_by_hand() -> None:
         late=1,
         lag={"departures": 4},
         model_lag=5,
-        features=[sketch(float(i % 7 + column) for i in range(50)) for column in range(WIDTH)],
+        features=list(map(sketch, zip(*vectors, strict=True))),
         prediction=sketch(i / 50 for i in range(50)),
         numbers={
             "departure_delay": sketch(e.departure_delay for e in events),
@@ -109,13 +121,14 @@ def test_more_than_is_gathered_at_once_makes_the_same_summaries() -> None:
     """However often the unit is cut, and whatever is summed up together, each summary is that of its own events."""
     step, n = timedelta(minutes=2), 2 * GATHERED + 500  # 720 a day
     whole = Collector(flights, 0, "w")
-    events = fill(whole, n, step)
+    events, vectors = fill(whole, n, step)
     made = whole.take(1)
     sizes = [summary.events for summary in made]
     assert sizes == [720] * (n // 720) + [n % 720]
     first = 0
     for summary, size in zip(made, sizes, strict=True):
-        own, first = events[first : first + size], first + size
+        own, columns = events[first : first + size], zip(*vectors[first : first + size], strict=True)
+        first += size
         start = flights.events.time_of(own[0])
         assert (summary.since_ms, summary.until_ms) == (start, start + (size - 1) * 120_000)
         assert summary.version == first - 1
@@ -124,7 +137,7 @@ def test_more_than_is_gathered_at_once_makes_the_same_summaries() -> None:
         assert summary.categories["destination"] == categories(e.destination for e in own)
         numbers = range(first - size, first)
         assert summary.prediction == sketch(i / n for i in numbers)
-        assert summary.features[3] == sketch(float(i % 7 + 3) for i in numbers)
+        assert summary.features == list(map(sketch, columns))
 
 
 @pytest.mark.parametrize(("value", "number"), [(0.25, 0.25), ({"a": 0.6, "b": 0.4}, 0.6), ({}, 0.0)])
