@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import msgspec
+from mode import Service
 from pydantic import SecretBytes
 
 from agents.loop import Loop
@@ -145,6 +146,11 @@ class Snapshots:
         if turned or learned >= policy.examples or time.monotonic() - self._saved_at >= policy.seconds:
             self._save(learner)
 
+    async def written(self) -> None:
+        """Wait until nothing is being written."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
     def _take(self, learner: Learner) -> None:
         self._loop.learner = learner
         self._saved_examples, self._saved_turns = learner.examples, len(learner.turns)
@@ -180,3 +186,15 @@ class Snapshots:
     def _failed(self, error: Exception) -> None:
         self._loop.metrics.count("snapshots_refused_total", kind="write_failed")
         log.error("the model was not saved; the training log still has all of it: %s", error)
+
+
+class Finish(Service):
+    """Has a snapshot that is being written when the worker stops be whole: the next start would refuse half of one."""
+
+    def __init__(self, snapshots_: Snapshots) -> None:
+        super().__init__()
+        self._snapshots = snapshots_
+
+    async def on_stop(self) -> None:
+        """Wait for it; how long a worker may take to stop is the worker's to say."""
+        await self._snapshots.written()

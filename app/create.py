@@ -3,7 +3,7 @@
 from agents import label, learn, score, survey, watch
 from agents.loop import WORKER, Loop
 from agents.report import Reporter
-from agents.snapshots import SnapshotPolicy, Snapshots
+from agents.snapshots import Finish, SnapshotPolicy, Snapshots
 from app import tracing
 from app.live import Board
 from app.metrics import PrometheusMetrics
@@ -63,6 +63,7 @@ def create_app(
         ),
     )
     app.engine.restore = loop.snapshots.restore
+    app.companions.append(Finish(loop.snapshots))
     if settings.trace_share:
         loop.tracer = tracing.tracer(pipeline.name, settings.trace_share, WORKER)
         app.companions.append(tracing.Flush(loop.tracer))

@@ -1,6 +1,6 @@
 """What watching costs: the whole loop watched by another process or by the one that predicts, against one unwatched.
 
-    python -m bench.monitors           # into docs/performance.md; some twenty minutes
+    python -m bench.monitors           # into docs/performance.md; some twenty-five minutes
     python -m bench.monitors --quick   # some turns, to the screen
 
 Over two streams. Payments come as many in a second of their own time as a worker does in one of its own, which is what
@@ -11,8 +11,9 @@ share the cores. *By itself*: role `all`, one process. *Elsewhere*: role `serve`
 own, so it does not run here; who serves does the same for it.
 
 The machine is shared and gets faster or slower by a third within seconds. So all ways take turns of less than a
-second, each with a Kafka and a backlog of its own, while the processes of the others are stopped; and what is compared
-is what the quicker quarter of the turns takes at most, when others left the machine alone. An event is done when it is
+second, each with a Kafka and a backlog of its own, while the processes of the others are stopped. Each turn is compared
+with the unwatched one of the same lap, so what is said is the median of laps, and how sure it is follows from them.
+Beside it is what the quicker quarter of the turns says, when others left the machine alone. An event is done when it is
 predicted and its example learned, half each, since a worker may do more of the one in a turn and of the other in the
 next. Whether who watches keeps up is seen from what it has not read in the end.
 """
@@ -20,6 +21,7 @@ next. Whether who watches keeps up is seen from what it has not read in the end.
 import argparse
 import asyncio
 import itertools
+import math
 import os
 import random
 import signal
@@ -108,17 +110,20 @@ class Costs(NamedTuple):
     """Of one way.
 
     Attributes:
-        rounds: of each round the turns.
+        turns: of each lap.
         unread: records of the training log that were not watched yet when the last turn of each round ended.
     """
 
-    rounds: list[list[Cost]]
+    turns: list[Cost]
     unread: list[float]
 
-    def quick(self, of: slice = slice(None)) -> Cost:
-        """What the quicker quarter of all turns, or of those of these rounds, takes at most, each figure by itself."""
-        turns = [turn for one in self.rounds[of] for turn in one]
-        return Cost(*(statistics.quantiles(side, n=4)[0] for side in zip(*turns, strict=True)))
+    def usual(self) -> Cost:
+        """What half of the turns take at most, each figure by itself."""
+        return Cost(*map(statistics.median, zip(*self.turns, strict=True)))
+
+    def quick(self) -> Cost:
+        """What the quicker quarter of the turns takes at most, each figure by itself."""
+        return Cost(*(statistics.quantiles(side, n=4)[0] for side in zip(*self.turns, strict=True)))
 
 
 def replayed(count: int) -> Stream:
@@ -222,7 +227,7 @@ def section(stream: Stream, rounds: int, most: int) -> list[str]:
     for number in range(rounds):
         _round(stream, found, most)
         shares = {name: _share(costs, found[UNWATCHED], "clock") for name, costs in found.items()}
-        print(f"after round {number + 1} of {len(found[UNWATCHED].rounds[-1])} turns: {shares}", file=sys.stderr)
+        print(f"after round {number + 1}, {len(found[UNWATCHED].turns)} laps: {shares}", file=sys.stderr)
     return told(stream, found)
 
 
@@ -239,8 +244,6 @@ def _round(stream: Stream, found: Mapping[str, Costs], most: int) -> None:
         for (name, way), broker in zip(WAYS.items(), brokers, strict=True):
             running[name] = Running(stream, way, broker)
             ended.callback(running[name].end)
-        for costs in found.values():
-            costs.rounds.append([])
         names, chance = list(WAYS), random.Random(1)
         for _ in range(most):
             chance.shuffle(names)  # who comes after whom makes a difference
@@ -249,35 +252,40 @@ def _round(stream: Stream, found: Mapping[str, Costs], most: int) -> None:
                 break
             for name, turn in turns.items():
                 assert turn is not None
-                found[name].rounds[-1].append(turn)
+                found[name].turns.append(turn)
         for name, one in running.items():
             found[name].unread.append(one.unread())
 
 
 def told(stream: Stream, found: Mapping[str, Costs]) -> list[str]:
-    """What the quicker turns say, and in brackets those of each round."""
-    rounds = found[UNWATCHED].rounds
-    turns = sum(map(len, rounds))
+    """What the laps say, and in brackets how sure that is."""
+    without = found[UNWATCHED]
     head = ("", "events/s", "CPU us of an event", "and of the process beside it", "examples it is behind")
-    shares = ("costs of the throughput: clock", "CPU of the process that predicts")
+    shares = ("costs of the throughput: clock", "of the quicker turns", "CPU of the process that predicts")
     about = (
-        f"**{stream.about}**; the quicker quarter of {turns} turns of {TURN:g} s in {len(rounds)} rounds; in brackets"
-        " the least and the most of a round"
+        f"**{stream.about}**; medians of {len(without.turns)} laps of turns of {TURN:g} s in {len(without.unread)}"
+        " rounds; in brackets the 95 % interval of the median"
     )
     return [about, page.rows([*head, *shares], [_row(name, costs, found[UNWATCHED]) for name, costs in found.items()])]
 
 
 def _row(name: str, costs: Costs, without: Costs) -> list[str]:
-    quick = costs.quick()
-    beside = [f"{quick.watching:.0f}", f"{max(costs.unread):.0f}"] if quick.watching else ["", ""]
-    shares = ["", ""] if name == UNWATCHED else [_share(costs, without, field) for field in ("clock", "cpu")]
-    return [name, f"{1e6 / quick.clock:,.0f}", f"{quick.cpu:.0f}", *beside, *shares]
+    usual = costs.usual()
+    beside = [f"{usual.watching:.0f}", f"{max(costs.unread):.0f}"] if usual.watching else ["", ""]
+    quick = f"{1 - without.quick().clock / costs.quick().clock:.0%}"
+    shares = [_share(costs, without, "clock"), quick, _share(costs, without, "cpu")]
+    return [
+        name, f"{1e6 / usual.clock:,.0f}", f"{usual.cpu:.0f}", *beside, *(["", "", ""] if name == UNWATCHED else shares)
+    ]  # fmt: skip
 
 
 def _share(costs: Costs, without: Costs, field: str) -> str:
-    parts = [slice(None), *(slice(number, number + 1) for number in range(len(costs.rounds)))]
-    all_, *each = (1 - getattr(without.quick(part), field) / getattr(costs.quick(part), field) for part in parts)
-    return f"{all_:.0%} ({min(each):.0%} to {max(each):.0%})"
+    """The share that is lost, by lap: its median, and between which laps that lies, by their number alone."""
+    laps = zip(without.turns, costs.turns, strict=True)
+    lost = sorted(1 - getattr(bare, field) / getattr(watched, field) for bare, watched in laps)
+    n, half = len(lost), 0.98 * math.sqrt(len(lost))  # 1.96 standard deviations of a binomial count of halves
+    low, high = lost[max(math.floor(n / 2 - half), 0)], lost[min(math.ceil(n / 2 + half), n - 1)]
+    return f"{statistics.median(lost):.0%} ({low:.0%} to {high:.0%})"
 
 
 def main() -> None:

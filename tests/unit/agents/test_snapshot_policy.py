@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from agents.loop import Loop
-from agents.snapshots import SnapshotPolicy, Snapshots
+from agents.snapshots import Finish, SnapshotPolicy, Snapshots
 from learning import snapshots
 from learning.learn import Learner, Turn
 from learning.records import Control, Example
@@ -52,6 +52,32 @@ def test_a_snapshot_is_due_after_so_many_examples_and_after_each_control_record(
     asyncio.run(considered(SnapshotPolicy(examples=3, seconds=1e9, slots=2)))
     assert saved == [2, 5, 7, 9]
     assert store.slots == [1, 0, 0, 0]
+
+
+def test_a_worker_that_stops_waits_for_the_snapshot_that_it_is_writing() -> None:
+    """Its slot had new chunks and an old manifest, or none, and the next start said that it was damaged."""
+    pipeline = tiny_pipeline()
+    learner = Learner(pipeline)
+    learner.apply(0, EXAMPLE)
+    loop: Any = SimpleNamespace(pipeline=pipeline, learner=learner, metrics=RecordingMetrics())
+    done: list[int] = []
+
+    async def write(slot: int, *_: Any) -> None:
+        await asyncio.sleep(0.1)
+        done.append(slot)
+
+    async def stopped() -> None:
+        policed = Snapshots(loop, cast("Any", SimpleNamespace(write=write)), SnapshotPolicy(1, 1e9, 2))
+        finish = Finish(policed)
+        await finish.start()
+        await finish.stop()  # with nothing to wait for
+        policed.consider()
+        finish = Finish(policed)
+        await finish.start()
+        await finish.stop()
+
+    asyncio.run(stopped())
+    assert done == [1]
 
 
 def test_no_snapshot_is_ever_due_where_none_is_wanted() -> None:
