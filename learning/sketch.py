@@ -547,10 +547,16 @@ def _count_into(into: Categories, other: Categories) -> None:
 
 
 def _bounded(summary: Categories) -> Categories:
-    surplus = len(summary.counts) - MAX_CATEGORIES
-    if surplus > 0:
-        for text in sorted(summary.counts, key=_order)[-surplus:]:
-            summary.others += summary.counts.pop(text)
+    counts = summary.counts
+    if len(counts) > MAX_CATEGORIES:
+        hashes = list(map(zlib.crc32, map(str.encode, counts)))
+        last = sorted(hashes)[MAX_CATEGORIES - 1]
+        kept = {text: n for (text, n), hash_ in zip(counts.items(), hashes, strict=True) if hash_ <= last}
+        if len(kept) > MAX_CATEGORIES:  # several have the last hash
+            for text in sorted(kept, key=_order)[MAX_CATEGORIES:]:
+                del kept[text]
+        summary.others += sum(counts.values()) - sum(kept.values())
+        summary.counts = kept
     return summary
 
 

@@ -1,6 +1,7 @@
 """Laws of sketches: they add up as what they are of does, are bounded, and measure what slow oracles measure."""
 
 import math
+import zlib
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learning import sketch as sketch_room
 from learning.reports import Categories, Sketch
 from learning.sketch import (
     MAX_BINS,
@@ -301,3 +303,22 @@ def test_a_copy_shares_nothing() -> None:
     made = sketch([1.0])
     add(copy_of(made), sketch([2.0]))
     assert made == sketch([1.0])
+
+
+@given(st.lists(st.integers(0, 400).map(str) | st.sampled_from(["plumless", "buckeroo"]), max_size=300))
+@settings(deadline=None, max_examples=50)
+def test_categories_with_the_smallest_hashes_are_counted(texts: list[str]) -> None:
+    """One by one; of two with the same hash, as these words have it, the one that comes first in the alphabet."""
+    for most in (1, MAX_CATEGORIES):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(sketch_room, "MAX_CATEGORIES", most)
+            made = categories(texts)
+        wanted = sorted(set(texts), key=lambda text: (zlib.crc32(text.encode()), text))[:most]
+        assert made.counts == {text: texts.count(text) for text in wanted}
+        assert made.others == len(texts) - sum(made.counts.values())
+
+
+def test_of_two_categories_with_one_hash_one_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sketch_room, "MAX_CATEGORIES", 1)
+    assert zlib.crc32(b"plumless") == zlib.crc32(b"buckeroo")
+    assert parts_of(categories(["plumless", "buckeroo", "plumless"])) == (3, 0, {"buckeroo": 1}, 2)
