@@ -266,17 +266,17 @@ def told(stream: Stream, found: Mapping[str, Costs]) -> list[str]:
         f"**{stream.about}**; medians of {len(without.turns)} laps of turns of {TURN:g} s in {len(without.unread)}"
         " rounds; in brackets the 95 % interval of the median"
     )
-    return [about, page.rows([*head, *shares], [_row(name, costs, found[UNWATCHED]) for name, costs in found.items()])]
+    return [about, page.rows([*head, *shares], [_row(name, costs, without) for name, costs in found.items()])]
 
 
 def _row(name: str, costs: Costs, without: Costs) -> list[str]:
     usual = costs.usual()
     beside = [f"{usual.watching:.0f}", f"{max(costs.unread):.0f}"] if usual.watching else ["", ""]
-    quick = f"{1 - without.quick().clock / costs.quick().clock:.0%}"
-    shares = [_share(costs, without, "clock"), quick, _share(costs, without, "cpu")]
-    return [
-        name, f"{1e6 / usual.clock:,.0f}", f"{usual.cpu:.0f}", *beside, *(["", "", ""] if name == UNWATCHED else shares)
-    ]  # fmt: skip
+    shares = ["", "", ""]
+    if costs is not without:
+        quick = f"{1 - without.quick().clock / costs.quick().clock:.0%}"
+        shares = [_share(costs, without, "clock"), quick, _share(costs, without, "cpu")]
+    return [name, f"{1e6 / usual.clock:,.0f}", f"{usual.cpu:.0f}", *beside, *shares]
 
 
 def _share(costs: Costs, without: Costs, field: str) -> str:

@@ -149,9 +149,8 @@ class Compiler:
         self.entities: dict[tuple[str, ...], Entity] = {}
         self._before: dict[tuple[str, ...], list[Column]] = {}
         self._after: dict[tuple[str, ...], list[Column]] = {}
-        self._choices: list[tuple[str, dict[Any, int]]] = []  # variable, and the column that is 1.0 for each value
+        self.choices: list[tuple[str, Indicators]] = []  # the variable of a field's value, and its columns
         self.names: list[str] = []
-        self.indicators: list[Indicators] = []
         self.copied: dict[str, int] = {}  # field -> the column that is its number
         for feature in features:
             self._add(feature)
@@ -230,18 +229,16 @@ class Compiler:
     def _add_categories(self, feature: Feature) -> None:
         field = str(feature.sources[0])
         if feature.kind == "hashed":
-            value = self._variable(f"bucket_of(event.{field}, {feature.buckets})", field, number=False)
-            places = {bucket: len(self.names) + bucket for bucket in range(feature.buckets)}
-            self._choices.append((value, places))
-            self.indicators.append(Indicators(field, partial(bucket_of, buckets=feature.buckets), places))
-            self.names += [f"hashed({field}={bucket})" for bucket in range(feature.buckets)]
-            return
-        value = self._variable(f"text_of(event.{field})", field, number=False)
-        texts = [text_of(category) for category in feature.categories]
-        by_text = {text: len(self.names) + number for number, text in enumerate(texts)}
-        self._choices.append((value, by_text))
-        self.indicators.append(Indicators(field, text_of, by_text))
-        self.names += [f"one_hot({field}={text})" for text in texts]
+            expression = f"bucket_of(event.{field}, {feature.buckets})"
+            of: Callable[[Any], Any] = partial(bucket_of, buckets=feature.buckets)
+            values: list[Any] = list(range(feature.buckets))
+        else:
+            expression, of = f"text_of(event.{field})", text_of
+            values = [text_of(category) for category in feature.categories]
+        variable = self._variable(expression, field, number=False)
+        places = {value: place for place, value in enumerate(values, len(self.names))}
+        self.choices.append((variable, Indicators(field, of, places)))
+        self.names += [f"{feature.kind}({field}={value})" for value in values]
 
     def _add_running(self, feature: Feature) -> None:
         entity = self._entity(feature.by)
@@ -384,18 +381,18 @@ class Compiler:
     def _write_zeros(self) -> list[str]:
         """One zero in all columns of choices, in place of as many objects, which would be made and kept for nothing."""
         lines = []
-        for _, places in self._choices:
-            first = min(places.values(), default=0)
-            zeros = self._global("ZEROS", (0.0,) * len(places))
-            lines.append(f"    v[{first}:{first + len(places)}] = {zeros}")
+        for _, indicators in self.choices:
+            first = min(indicators.places.values(), default=0)
+            zeros = self._global("ZEROS", (0.0,) * len(indicators.places))
+            lines.append(f"    v[{first}:{first + len(indicators.places)}] = {zeros}")
         return lines
 
     def _write_own(self) -> list[str]:
         """The columns of the event alone, over a vector of zeros."""
         lines = self._write_columns(self._before.get(("",), []), 4)
-        for variable, places in self._choices:
+        for variable, indicators in self.choices:
             lines += [
-                f"    i = {self._global('PLACES', places)}.get({variable})",
+                f"    i = {self._global('PLACES', indicators.places)}.get({variable})",
                 "    if i is not None:",
                 "        v[i] = 1.0",
             ]

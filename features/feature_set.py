@@ -55,7 +55,7 @@ class FeatureSet:
         self._check_names()
         self.code: str = compiler.source
         self.schema: str = self._hash(checked)
-        self.indicators: tuple[Indicators, ...] = tuple(compiler.indicators)
+        self.indicators: tuple[Indicators, ...] = tuple(indicators for _, indicators in compiler.choices)
         self.copied: Mapping[str, int] = compiler.copied
         self.longest_ms: int = max((parse_window(text) for text in _windows(checked)), default=0)
         self._compiler = compiler
