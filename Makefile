@@ -81,7 +81,7 @@ bench-recovery: venv ## What a start after a crash takes, by size, and a takeove
 bench-scaling: venv ## Cost of an event by keys, windows, features, models, partitions, workers; into docs/performance.md
 	$(BIN)/python -m bench.scaling
 
-bench-monitors: venv ## What watching costs, in the worker and beside it; into docs/performance.md (Linux; some twenty-five minutes)
+bench-monitors: venv ## What watching costs, in the worker and beside it; into docs/performance.md (Linux; some forty minutes)
 	$(BIN)/python -m bench.monitors
 
 bench-survey: venv ## What the survey of the data costs an event, part by part, without Kafka (a minute)

@@ -15,8 +15,8 @@ import struct
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, pairwise
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain, compress, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -210,17 +210,14 @@ def categories(values: Iterable[Any]) -> Categories:
 
 def categories_of(found: Mapping[Any, int]) -> Categories:
     """The same of values that are counted already."""
+    if _are_names(found):
+        return _bounded(Categories(sum(found.values()), 0, dict(found)))
     counts: dict[str, int] = {}
-    missing = 0
     for value, n in found.items():
-        if value.__class__ is str and len(value) <= MAX_TEXT and value.isascii():  # its own name, as most are
-            counts[value] = counts.get(value, 0) + n
-        elif value is None:
-            missing += n
-        else:
+        if value is not None:
             text = _cut(text_of(value))
             counts[text] = counts.get(text, 0) + n
-    return _bounded(Categories(sum(counts.values()), missing, counts))
+    return _bounded(Categories(sum(counts.values()), found.get(None, 0), counts))
 
 
 def add_categories(into: Categories, other: Categories) -> None:
@@ -531,6 +528,11 @@ def _number(value: Any) -> float:
         return math.nan
 
 
+def _are_names(values: Collection[Any]) -> bool:
+    """Whether each is its own name already, as most texts are; asked of all at once, since of a key there are many."""
+    return set(map(type, values)) == {str} and "".join(values).isascii() and max(map(len, values)) <= MAX_TEXT
+
+
 def _cut(text: str) -> str:
     """A category's name: bounded, and nothing that UTF-8 cannot hold."""
     text = text[:MAX_TEXT]
@@ -549,9 +551,9 @@ def _count_into(into: Categories, other: Categories) -> None:
 def _bounded(summary: Categories) -> Categories:
     counts = summary.counts
     if len(counts) > MAX_CATEGORIES:
-        hashes = list(map(zlib.crc32, map(str.encode, counts)))
-        last = sorted(hashes)[MAX_CATEGORIES - 1]
-        kept = {text: n for (text, n), hash_ in zip(counts.items(), hashes, strict=True) if hash_ <= last}
+        hashes = np.fromiter(map(zlib.crc32, map(str.encode, counts)), np.uint32, len(counts))
+        last = np.partition(hashes, MAX_CATEGORIES - 1)[MAX_CATEGORIES - 1]
+        kept = dict(compress(counts.items(), (hashes <= last).tolist()))
         if len(kept) > MAX_CATEGORIES:  # several have the last hash
             for text in sorted(kept, key=_order)[MAX_CATEGORIES:]:
                 del kept[text]

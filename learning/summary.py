@@ -2,20 +2,20 @@
 
     score, label --call per record--> Collector --take, at each cut of the unit--> Summary records
 
-Per event it only packs numbers into a row, while they are at hand. When some thousands are there or the unit is cut,
-all rows are binned at once, column by column, however many summaries they make: so what NumPy costs a call is shared by
-many events. What follows from something else is not packed: the columns of the vector that only say which value a field
-has follow from how often each value came, and a field's number that is in the vector is there already.
+Per event it only writes the numbers into a row, while they are at hand. When some thousands are there or the unit is
+cut, all rows are binned at once, column by column, however many summaries they make: so what NumPy costs a call is
+shared by many events. What follows from something else is not binned: the columns of the vector that only say which
+value a field has follow from how often each value came, and a field's number that is in the vector is there already.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from operator import attrgetter, itemgetter
-from struct import Struct
+from operator import attrgetter
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
@@ -28,13 +28,20 @@ from pipelines.streams import annotations_of, kinds_of
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
 
-MOST = 1_000
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+MOST = 2_000
 """Events that one summary is about at most."""
-GATHERED = 4 * MOST
-"""Events that are kept at most until they are summed up."""
+GATHERED = 2 * MOST
+"""Events from which on those that make whole summaries are summed up."""
 FEW = 100
 """Events from which on a summary ends where another day of event time begins, so that windows are whole days."""
 DAY_MS = 86_400_000
+_HEAD = 3  # numbers of a row before the vector: time in ms, version and what stands for the prediction
+_DOUBLE = 9  # bytes of one in MessagePack, the first of which says that it is one
+
+_encode_into = msgspec.msgpack.Encoder().encode_into
 
 
 class Fields:
@@ -85,15 +92,10 @@ class Collector:
         self._own = [place for place in range(self._width) if place not in follow]
         self._numbers = [name for name in fields.numbers if name not in features.copied]
         self._opened = True
-        self._pack = Struct(f"<qqd{len(self._own)}d").pack_into
-        self._of = _getter(self._own, self._width)
-        row = np.dtype([("time_ms", "<i8"), ("version", "<i8"), ("numbers", "<f8", (1 + len(self._own),))])
-        self._rows: Any = np.empty(GATHERED, dtype=row)  # one for each of the events
-        self._size = row.itemsize
         self._events: list[Any] = []
-        self._day_ends = 0
-        self._starts = [0]
-        self._full_at = MOST
+        self._rows = bytearray()  # one for each of them, all of one length
+        self._row = len(msgspec.msgpack.encode([*[0.0] * _HEAD, [0.0] * self._width]))
+        self._day = 0
         self._parts: list[Summary] = []
         self._labels: defaultdict[str, int] = defaultdict(int)  # a Counter takes twice as long to count one
         self._dead_letters: defaultdict[str, int] = defaultdict(int)
@@ -103,16 +105,17 @@ class Collector:
 
     def prediction(self, prediction: Prediction, event: Any, *, late: bool = False) -> None:
         """An event was scored, by its own vector; `late` where some window could not count it any more."""
-        time_ms, events = prediction.time_ms, self._events
-        if time_ms >= self._day_ends or len(events) >= self._full_at:
-            self._turn(time_ms, len(events))
-            events = self._events
-        value, at = prediction.prediction, len(events) * self._size
+        value, events = prediction.prediction, self._events
         signal = value if value.__class__ is float else signal_of(value)
-        self._pack(self._rows, at, time_ms, prediction.version, signal, *self._of(prediction.features))
+        # MessagePack's encoder takes a fraction of the time that `struct` does, and writes all floats in one length. To
+        # keep the numbers for later, or their prediction, would cost more: then no others are made in their memory.
+        row = (float(prediction.time_ms), float(prediction.version), signal, prediction.features)
+        _encode_into(row, self._rows, -1)
         events.append(event)
         if late:
             self._late += 1
+        if len(events) >= GATHERED:
+            self._sum_up(whole=True)
 
     def label(self, kind: str) -> None:
         """A label, or the end of a wait, came to this (`learning.label.Kind`)."""
@@ -138,7 +141,7 @@ class Collector:
         """
         lag = lag or {}
         if self._events:
-            self._sum_up()
+            self._sum_up(whole=False)
         counted = self._labels or self._dead_letters or self._duplicates or self._opened
         waits = any(lag.values()) or model_lag > 0
         if not self._parts and (counted or waits or self._waited):  # also that nothing waits any more
@@ -160,43 +163,63 @@ class Collector:
         self._duplicates = self._late = 0
         return made
 
-    def _turn(self, time_ms: int, gathered: int) -> None:
-        """Before an event of a new day, or after so many: end the summary, unless it would be a small one."""
-        if gathered - self._starts[-1] >= (MOST if time_ms < self._day_ends else FEW):
-            if gathered > GATHERED - MOST:  # there is no room for another whole one
-                self._sum_up()
-            else:
-                self._starts.append(gathered)
-            self._full_at = self._starts[-1] + MOST
-        if time_ms >= self._day_ends:
-            self._day_ends = (time_ms // self._cycle + 1) * self._cycle
+    def _sum_up(self, *, whole: bool) -> None:
+        """Make summaries of all that is gathered, or of all but the last, to which more may belong."""
+        head, vectors = self._numbers_gathered()
+        times, versions = head[:2].astype(np.int64)
+        starts = self._starts(times)
+        ends = starts[1:] if whole else [*starts[1:], len(times)]
+        n = ends[-1]
+        events = self._events[:n]
+        made = sketches_of_parts(self._columns(head[2, :n], vectors[:, :n], events), starts[: len(ends)])
+        for sketches, first, last in zip(made, starts, ends, strict=False):
+            part = slice(first, last)
+            self._parts.append(self._summary(times[part], versions[part], events[part], sketches))
+        self._events, self._rows = self._events[n:], self._rows[n * self._row :]
 
-    def _sum_up(self) -> None:
-        """Make summaries of all that is gathered."""
-        events, starts = self._events, self._starts
-        rows = self._rows[: len(events)]
-        self._events, self._starts, self._full_at = [], [0], MOST
-        made = sketches_of_parts(self._columns(rows["numbers"], events), starts)
-        for sketches, first, last in zip(made, starts, (*starts[1:], len(rows)), strict=True):
-            self._parts.append(self._summary(rows[first:last], events[first:last], sketches))
+    def _numbers_gathered(self) -> tuple[Floats, Floats]:
+        """What `prediction` wrote of each event, as it lies in memory: numbers of shape (3, events), and vectors.
 
-    def _columns(self, numbers: npt.NDArray[np.float64], events: list[Any]) -> npt.NDArray[np.float64]:
-        """All numbers that are sketched, of shape (numbers, events): the rows', and the events' own.
+        Raises TypeError where a vector is none of this pipeline's.
+        """
+        n, width, row = len(self._events), self._width, self._row
+        if len(self._rows) != n * row:
+            message = f"got {len(self._rows)} bytes for {n} vectors of {width} floats, expected {row} for each"
+            raise TypeError(message)
+        head = np.ndarray((_HEAD, n), ">f8", self._rows, 2, (_DOUBLE, row))
+        return head, np.ndarray((width, n), ">f8", self._rows, row - _DOUBLE * width + 1, (_DOUBLE, row))
+
+    def _starts(self, times: Ints) -> list[int]:
+        """Where each summary begins: at a new day, unless the last would be a small one, and where the last is full."""
+        days = np.maximum.accumulate(np.append(self._day, times // self._cycle))  # the latest yet
+        self._day = int(days[-1])  # a new day in what is left over has begun no summary, and will begin none
+        starts = [0]
+        for end in [*np.flatnonzero(days[1:] > days[:-1]).tolist(), len(times)]:
+            while end - starts[-1] > MOST:
+                starts.append(starts[-1] + MOST)
+            if end - starts[-1] >= FEW and end < len(times):
+                starts.append(end)
+        return starts
+
+    def _columns(self, signals: Floats, vectors: Floats, events: list[Any]) -> Floats:
+        """All numbers that are sketched, of shape (numbers, events).
 
         Args:
-            numbers: of shape (events, numbers).
+            signals: what stands for each prediction.
+            vectors: of shape (features, events).
             events: as they came.
         """
-        n, width = numbers.shape
-        columns = np.empty((width + len(self._numbers), n))
-        columns[:width] = numbers.T
-        for row, name in enumerate(self._numbers, width):
+        own = 1 + len(self._own)
+        columns = np.empty((own + len(self._numbers), len(events)))
+        columns[0] = signals
+        columns[1:own] = vectors if len(self._own) == self._width else vectors[self._own]
+        for row, name in enumerate(self._numbers, own):
             columns[row] = numbers_of(list(map(attrgetter(name), events)))
         return columns
 
-    def _summary(self, rows: npt.NDArray[np.void], events: list[Any], sketches: list[Sketch]) -> Summary:
+    def _summary(self, times: Ints, versions: Ints, events: list[Any], sketches: list[Sketch]) -> Summary:
         """Of these events, with a sketch for each of `_columns`."""
-        tile, times, n, own = self._tile, rows["time_ms"], len(rows), 1 + len(self._own)
+        tile, n, own = self._tile, len(events), 1 + len(self._own)
         found = {name: Counter(map(attrgetter(name), events)) for name in self._categories}
         features = self._features(sketches[1:own], found, n)
         numbers = {name: copy_of(features[self._copied[name]]) for name in self._fields if name in self._copied}
@@ -209,7 +232,7 @@ class Collector:
             events=n,
             since_ms=int(times.min()),
             until_ms=int(times.max()),
-            version=int(rows["version"].max()),
+            version=int(versions.max()),
             cohorts=dict(zip(starts.tolist(), counts.tolist(), strict=True)),
             features=features,
             prediction=sketches[0],
@@ -238,16 +261,7 @@ class Collector:
 
 def signal_of(value: Value) -> float:
     """The number that stands for a prediction: probability of True, value or score, or the best class's probability."""
-    return max(value.values(), default=0.0) if isinstance(value, dict) else value
-
-
-def _getter(places: Sequence[int], width: int) -> Callable[[list[float]], Iterable[float]]:
-    """What takes the numbers at these places out of a vector of this width."""
-    if len(places) == width:
-        return iter
-    if len(places) > 1:
-        return itemgetter(*places)
-    return lambda vector: [vector[place] for place in places]
+    return float(max(value.values(), default=0.0) if isinstance(value, dict) else value)
 
 
 def _is_category(kind: Any) -> bool:

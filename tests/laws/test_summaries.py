@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from itertools import pairwise
 from typing import Any, Literal
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from river import linear_model
 
 from features import Feature, Profile, count, field, hashed, hour_of_day, one_hot, ratio
+from learning import summary as summaries
 from learning.records import Prediction
 from learning.sketch import categories, sketch
 from learning.summary import Collector
@@ -121,15 +123,79 @@ def test_a_summary_is_the_sketch_of_each_number_by_itself(which: str, sales: lis
     assert made.categories == {name: categories(of(name)) for name in ("shop", "member", "means", "place", "town")}
 
 
+class OneByOne:
+    """Where summaries end, asked before each event: at a new day unless it is a small one, and where it is full."""
+
+    def __init__(self, most: int, few: int) -> None:
+        self.most, self.few = most, few
+        self.day = 0
+        self.sizes: list[int] = [0]
+
+    def add(self, day: int) -> None:
+        if self.sizes[-1] >= (self.few if day > self.day else self.most):
+            self.sizes.append(0)
+        self.sizes[-1] += 1
+        self.day = max(self.day, day)
+
+    def take(self) -> list[int]:
+        made, self.sizes = self.sizes, [0]
+        return [size for size in made if size]
+
+
+@given(
+    days=st.lists(st.integers(0, 6) | st.just("cut"), max_size=80),
+    few=st.integers(1, 4),
+    most=st.integers(4, 9),
+)
+@settings(deadline=None)
+def test_summaries_end_where_they_would_if_each_event_were_asked(
+    days: list[int | Literal["cut"]], few: int, most: int
+) -> None:
+    """And each event is in one of them, however many are gathered before they are summed up."""
+    sales = pipeline([field("amount")])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, number in (("FEW", few), ("MOST", most), ("GATHERED", 2 * most)):
+            patch.setattr(summaries, name, number)
+        collector, expected = Collector(sales, 0, "w"), OneByOne(most, few)
+        since, seen = 0, list[float]()
+        for place, day in enumerate([*days, "cut"]):
+            if day != "cut":
+                time_ms = int(day) * summaries.DAY_MS + place
+                seen.append(float(place))
+                collector.prediction(Prediction("s", "1", time_ms, 0.5, place, [float(place)], "s"), a_sale(place))
+                expected.add(int(day))
+                continue
+            made = [each for each in collector.take(0) if each.events]
+            assert [each.events for each in made] == expected.take()
+            ends = [since]
+            for each in made:
+                ends.append(ends[-1] + each.events)
+            for each, (first, last) in zip(made, pairwise(ends), strict=True):
+                assert each.features == [sketch(seen[first:last])]
+                assert each.version == seen[last - 1]
+            since = ends[-1]
+        assert since == len(seen)
+
+
+def a_sale(number: int) -> Sale:
+    return Sale(
+        sale_id="s", shop=1, at=START, amount=float(number), pieces=2, price=None, member=True, means=Means.CARD,
+        place="here", town="a",
+    )  # fmt: skip
+
+
+def test_a_vector_that_is_none_of_the_pipelines_is_an_error() -> None:
+    collector = Collector(pipeline([field("amount"), count("1h")]), 0, "w")
+    collector.prediction(Prediction("s", "1", 0, 0.5, 0, [1.0], "s"), a_sale(1))
+    with pytest.raises(TypeError, match="got 38 bytes for 1 vectors of 2 floats, expected 47 for each"):
+        collector.take(0)
+
+
 def test_what_a_summary_has_twice_is_not_shared() -> None:
     """Whoever adds to a sketch changes it."""
     sales = pipeline(EVERY["none of them"])
     collector = Collector(sales, 0, "w")
-    sale = Sale(
-        sale_id="s", shop=1, at=START, amount=1.0, pieces=2, price=None, member=True, means=Means.CARD, place="here",
-        town="a",
-    )  # fmt: skip
-    collector.prediction(Prediction("s", "1", 0, 0.5, 0, [2.0, 1.0, 0.0], "s"), sale)
+    collector.prediction(Prediction("s", "1", 0, 0.5, 0, [2.0, 1.0, 0.0], "s"), a_sale(1))
     (made,) = collector.take(0)
     assert made.numbers["amount"] == made.features[1]
     assert made.numbers["amount"].bins is not made.features[1].bins
