@@ -17,19 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from msgspec.structs import replace
 
 from learning.records import Prediction, Value
 from learning.reports import Sketch, Summary
+from learning.scored import Floats, Ints
 from learning.sketch import categories_of, copy_of, indicator, numbers_of, sketches_of_parts
 from pipelines.streams import annotations_of, kinds_of
 
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 MOST = 2_000
 """Events that one summary is about at most."""
@@ -168,11 +165,13 @@ class Collector:
         head, vectors = self._numbers_gathered()
         times, versions = head[:2].astype(np.int64)
         starts = self._starts(times)
-        ends = starts[1:] if whole else [*starts[1:], len(times)]
+        ends = [*starts[1:], len(times)]
+        if whole:
+            starts, ends = starts[:-1], ends[:-1]
         n = ends[-1]
         events = self._events[:n]
-        made = sketches_of_parts(self._columns(head[2, :n], vectors[:, :n], events), starts[: len(ends)])
-        for sketches, first, last in zip(made, starts, ends, strict=False):
+        made = sketches_of_parts(self._columns(head[2, :n], vectors[:, :n], events), starts)
+        for sketches, first, last in zip(made, starts, ends, strict=True):
             part = slice(first, last)
             self._parts.append(self._summary(times[part], versions[part], events[part], sketches))
         self._events, self._rows = self._events[n:], self._rows[n * self._row :]

@@ -10,7 +10,7 @@ from features import Profile
 from learning.records import Prediction
 from learning.reports import Summary
 from learning.sketch import categories, sketch
-from learning.summary import FEW, MOST, Collector, Fields
+from learning.summary import FEW, GATHERED, MOST, Collector, Fields
 from pipelines.flights import Departure, flights
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
@@ -119,7 +119,7 @@ def test_summaries_end_with_the_day_of_event_time_unless_they_are_small() -> Non
 
 def test_more_than_is_gathered_at_once_makes_the_same_summaries() -> None:
     """However often the unit is cut, and whatever is summed up together, each summary is that of its own events."""
-    step, n = timedelta(minutes=2), 2 * MOST + 500  # 720 a day
+    step, n = timedelta(minutes=2), 2 * GATHERED + 500  # 720 a day
     whole = Collector(flights, 0, "w")
     events, vectors = fill(whole, n, step)
     made = whole.take(1)
