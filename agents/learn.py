@@ -7,17 +7,15 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 import msgspec
-from aiokafka import ConsumerRecord
 from faust.types import StreamT
 
-from agents.loop import TURN, Loop
+from agents.loop import TURN, Loop, Records
 from learning import rollback
 from learning.learn import Learner, ModelError, Turn
 from learning.negatives import is_kept
-from learning.records import Control, Example, LogRecord, decode_log
+from learning.records import Control, Correction, Example, LogRecord, decode_log
 from learning.scored import Heard
 from streaming.follower import Lesson, read_again
 
@@ -42,61 +40,114 @@ def register(loop: Loop) -> None:
 
 async def learn(loop: Loop, lesson: Lesson) -> None:
     """All records of a lesson, in order; then say how far the model has come."""
-    started = time.perf_counter()
-    for record in lesson.records:
-        await step(loop, record)
-        if time.perf_counter() - started > TURN:
+    records, pace, done = lesson.records, loop.pace, 0
+    started = now = time.perf_counter()
+    while done < len(records):
+        part, begun = records[done : done + pace.at_once], now
+        await step(loop, part)
+        done += len(part)
+        now = time.perf_counter()
+        pace.took(len(part), now - begun)
+        if now - started > TURN / 2:
             await loop.engine.breathe()
-            started = time.perf_counter()
+            started = now = time.perf_counter()
     await loop.engine.follower.applied(lesson.position)
     loop.tell_model()
     loop.model_lag = max(0, lesson.end - lesson.position)
     loop.metrics.gauge("model_lag", loop.model_lag)
 
 
-async def step(loop: Loop, record: "ConsumerRecord[Any, Any]") -> None:
-    """One record of the log. What the model raises on is reported and passed over, by every worker alike."""
+async def step(loop: Loop, records: Records) -> None:
+    """Some records of the log, in order; examples that follow each other at once, as nearly all do.
+
+    What the model raises on is reported and passed over, by every worker alike.
+    """
+    started_ns = time.time_ns()
+    heard = loop.heard
+    offsets: list[int] = []
+    examples: list[Example] = []
+    for record in records:
+        offset = record.offset
+        try:
+            entry = decode_log(record.value or b"")
+        except msgspec.DecodeError as error:
+            _passed_over(loop, offset, error)
+            continue
+        if heard is not None:
+            _keep(heard, offset, loop.rows.heard(offset, record.timestamp, entry))
+        if isinstance(entry, Example):
+            offsets.append(offset)
+            examples.append(entry)
+            continue
+        _learn_examples(loop, offsets, examples, started_ns)
+        offsets, examples = [], []
+        await _take(loop, offset, entry)
+    _learn_examples(loop, offsets, examples, started_ns)
+
+
+async def _take(loop: Loop, offset: int, entry: Correction | Control) -> None:
+    """A record that is no example."""
     learner = loop.learner
-    # A worker that starts reads again what it told of when it was new.
-    tracer = loop.tracer if loop.tracer is not None and loop.engine.ready else None
-    started_ns = 0 if tracer is None else time.time_ns()
     try:
-        entry = decode_log(record.value or b"")
-        if (heard := loop.heard) is not None:
-            _keep(heard, record.offset, loop.rows.heard(record.offset, record.timestamp, entry))
-        turn = learner.turn_at(record.offset, entry)
+        turn = learner.turn_at(offset, entry)
         if turn is None:
-            learner.apply(record.offset, entry)
+            learner.apply(offset, entry)
         else:
             learner.take_turn(turn, await made_again(loop, turn))
-    except (ModelError, msgspec.DecodeError) as error:
-        loop.metrics.count("model_errors_total")
-        loop.model_errors[record.offset] = str(error)
-        if len(loop.model_errors) > REMEMBERED:  # of errors replayed at a start, the owner has reported the older
-            del loop.model_errors[next(iter(loop.model_errors))]
-        log.error("the record at offset %d of the training log was not learned: %s", record.offset, error)  # noqa: TRY400
+    except ModelError as error:
+        _passed_over(loop, offset, error)
         return
     if isinstance(entry, Control):
         log.warning(
             "%s by %s at offset %d (%s): the model has %d examples and %s",
             told(entry),
             entry.by,
-            record.offset,
+            offset,
             entry.why or "no reason given",
             learner.examples,
             "learns" if learner.learning else "does not learn",
         )
-    elif isinstance(entry, Example):
-        learned = learner.learns(entry)
-        if not learned:
+
+
+def _learn_examples(loop: Loop, offsets: list[int], examples: list[Example], started_ns: int) -> None:
+    """Examples with no other record between them; their turn has begun so many nanoseconds after 1970."""
+    if not examples:
+        return
+    learner, before = loop.learner, loop.learner.examples
+    errors = learner.apply_all(offsets, examples)
+    learned = learner.examples - before
+    loop.metrics.count("training_examples_total", learned)
+    for offset, error in errors.items():
+        _passed_over(loop, offset, error)
+    if learned + len(errors) < len(examples):
+        _tell_of_left_out(loop, offsets, examples)
+    # A worker that starts reads again what it told of when it was new.
+    if loop.tracer is not None and loop.engine.ready:
+        for offset, example in zip(offsets, examples, strict=True):
+            if offset not in errors:
+                learns = learner.learning and learner.learns(example)
+                loop.tracer.learned(offset, example, started_ns, learning=learns)
+    if loop.on_example is not None:
+        for offset, example in zip(offsets, examples, strict=True):
+            if offset not in errors:
+                loop.on_example(example)
+
+
+def _tell_of_left_out(loop: Loop, offsets: list[int], examples: list[Example]) -> None:
+    """Count the negatives that are not learned, and warn of those that should be."""
+    for offset, example in zip(offsets, examples, strict=True):
+        if not loop.learner.learns(example):
             loop.metrics.count("negatives_left_out_total")
-            _warn_of_missing(loop, record.offset, entry)
-        elif learner.learning:
-            loop.count_example()
-        if tracer is not None:
-            tracer.learned(record.offset, entry, started_ns, learning=learned and learner.learning)
-        if loop.on_example is not None:
-            loop.on_example(entry)
+            _warn_of_missing(loop, offset, example)
+
+
+def _passed_over(loop: Loop, offset: int, error: Exception) -> None:
+    """Report a record that was not learned; the log's owner makes a dead letter of it."""
+    loop.metrics.count("model_errors_total")
+    loop.model_errors[offset] = str(error)
+    if len(loop.model_errors) > REMEMBERED:  # of errors replayed at a start, the owner has reported the older
+        del loop.model_errors[next(iter(loop.model_errors))]
+    log.error("the record at offset %d of the training log was not learned: %s", offset, error)
 
 
 def _keep(heard: dict[int, Heard], offset: int, entry: Heard) -> None:

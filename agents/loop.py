@@ -78,7 +78,8 @@ class Loop:
         on_predictions: called with them at the end of a turn.
         on_example: called with each example of the training log.
         missing_negatives: whether it has been said that the training log lacks some which this pipeline would learn.
-        count_event: adds one to `events_total`; likewise `count_prediction` and `count_example`.
+        count_event: adds one to `events_total`; likewise `count_prediction`.
+        pace: how many records of the log are learned at once.
         rows: makes rows of the log's examples, for whoever watches it.
         model_errors: tracebacks of examples the model raised on, by offset, for the owner of the log to report.
     """
@@ -104,7 +105,8 @@ class Loop:
         metrics = self.metrics
         self.count_event = metrics.counter("events_total")
         self.count_prediction = metrics.counter("predictions_total")
-        self.count_example = metrics.counter("training_examples_total")
+        metrics.count("training_examples_total", 0.0)  # which is there from the beginning, as the others are
+        self.pace = Pace()
         self._count_label = {kind: metrics.counter("labels_total", outcome=kind) for kind in get_args(Kind)}
         self._observe_delay = metrics.histogram("label_delay_seconds")
         self._paces: defaultdict[StepOfMany, Pace] = defaultdict(Pace)  # of each its own: a summary takes long

@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 from river import linear_model, preprocessing
 
 from bench import page
 from features import FeatureSet, Profile, compiled, count, distinct, ewm, maximum, mean, proof, since_last, std
 from learning import linear_compiled
-from learning.fused import fused
+from learning.fused import FusedModel, fused
+from learning.vectors import matrix
 
 EVENTS = int(os.environ.get("EVENTS", "40000"))
 BLOCK = 200
@@ -102,12 +104,18 @@ def river_model(names: Sequence[str]) -> tuple[Predict, Learn]:
 
 
 def fused_model(names: Sequence[str]) -> tuple[Predict, Learn]:
-    """The stand-in, with the loops that are chosen now."""
+    """The stand-in, with the loops that are chosen now, asked and taught one by one."""
+    ours = fused_stand_in(names)
+    return ours.predict_vector, ours.learn_vector
+
+
+def fused_stand_in(names: Sequence[str]) -> FusedModel:
+    """The stand-in, with the loops that are chosen now. Raises RuntimeError where there is none."""
     ours = fused(preprocessing.StandardScaler() | linear_model.LogisticRegression(), names)
     if ours is None:
         message = "got no stand-in for StandardScaler | LogisticRegression; is this another version of River?"
         raise RuntimeError(message)
-    return ours.predict_vector, ours.learn_vector
+    return ours
 
 
 def whole(compute: Callable[..., Any], predict: Predict, learn: Learn) -> Stage:
@@ -164,6 +172,7 @@ def rows(events: list[Payment], cache: Path) -> Iterator[Row]:
         blocks,
     )
     models = {"River": river_model(names), "compiled": fused_model(names)}
+    at_once = fused_stand_in(names)
     together = {"compiled": whole(fast, *fused_model(names))}
     compiled.choose("off", [], cache)  # which those that were made keep out of
     models["Python"] = fused_model(names)
@@ -173,6 +182,7 @@ def rows(events: list[Payment], cache: Path) -> Iterator[Row]:
     pairs = [list(zip(vector(block), map(outcome, block), strict=True)) for block in blocks]
     order = ("River", "Python", "compiled")
     stages = {way: {"predict": _predicting(models[way][0]), "learn": _learning(models[way][1])} for way in order}
+    stages[f"compiled, {BLOCK} at once"] = {"predict": _predicting_all(at_once), "learn": _learning_all(at_once)}
     yield from measured(stages, pairs)
     loops = {way: {"all three": together[way]} for way in ("features in Python, River", "Python", "compiled")}
     yield from measured(loops, blocks)
@@ -188,6 +198,24 @@ def _learning(learn: Learn) -> Stage:
             learn(vector, y)
 
     return loop
+
+
+def _predicting_all(model: FusedModel) -> Stage:
+    return lambda block: model.predict_vectors(_matrix(block))
+
+
+def _learning_all(model: FusedModel) -> Stage:
+    def loop(block: Any) -> None:
+        if not model.learn_vectors(_matrix(block), np.array([y for _, y in block], dtype=np.float64)):
+            message = "the stand-in left the lesson to River; is this another version of it?"
+            raise RuntimeError(message)
+
+    return loop
+
+
+def _matrix(block: Any) -> Any:
+    width = len(block[0][0])
+    return matrix([vector for vector, _ in block], width)
 
 
 _START = """

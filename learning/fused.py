@@ -77,6 +77,20 @@ class _Fused(base.Estimator):
         linear.learn(vector, outcome)
         self._learned += 1
 
+    def learn_vectors(self, vectors: npt.NDArray[np.float64], outcomes: npt.NDArray[np.float64]) -> bool:
+        """Take many examples, one after the other, to the last bit; False, and none is taken, where River must do it.
+
+        Args:
+            vectors: of shape (examples, features).
+            outcomes: of each what came; a class is 1.0 or 0.0.
+        """
+        linear = self._linear or self._ready()
+        if linear is None or vectors.shape[1] != len(self._names or ()):
+            return False
+        linear.learn_all(vectors, outcomes)
+        self._learned += len(vectors)
+        return True
+
     def to_river(self) -> Any:
         """The River model that this stands for, as of now. It is no copy: what is taught to it, this learns too."""
         if self._linear is not None and self._names is not None:

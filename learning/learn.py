@@ -13,14 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from learning.fused import FusedModel, fused
-from learning.negatives import corrected, is_learned
+from learning.negatives import corrected, is_learned, learned_of
 from learning.records import Control, Example, LogRecord, Value
+from learning.vectors import matrix
 from pipelines.models import last_step, learning_rate_of
 
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
 
 Predictor = Callable[[Any, dict[str, float]], Value]
+Floats = npt.NDArray[np.float64]
 
 
 class ModelError(Exception):
@@ -257,6 +259,23 @@ class Learner:
             if self._frozen_at is not None:
                 self._freeze_at_version()
 
+    def apply_all(self, offsets: Sequence[int], examples: Sequence[Example]) -> dict[int, ModelError]:
+        """`apply` to each of these examples, to the last bit; the errors that it would raise, by offset.
+
+        Args:
+            offsets: where they lie in the log, ascending.
+            examples: as many.
+        """
+        if offsets[0] >= self.version and self._learn_at_once(offsets[-1], examples):
+            return {}
+        errors: dict[int, ModelError] = {}
+        for offset, example in zip(offsets, examples, strict=True):
+            try:
+                self.apply(offset, example)
+            except ModelError as error:
+                errors[offset] = error
+        return errors
+
     def learns(self, example: Example) -> bool:
         """Whether the example is learned while learning is on, and is no negative that the pipeline leaves out."""
         return is_learned(example, self._share)
@@ -349,6 +368,43 @@ class Learner:
         # After a relearn it may come to so many once more, and the copy to be compared with is there.
         if self.examples == self._baseline and self.frozen is None and self._frozen_at is None:
             self._keep_frozen(copy_of(self.model), self.version)
+
+    def _learn_at_once(self, last: int, examples: Sequence[Example]) -> bool:
+        """Take examples up to this offset in one call of the model, where nothing but the model changes with them.
+
+        Whether it was done; where it was not, everything is as before.
+        """
+        stand_in = self._fused
+        if stand_in is None or self.boost is not None or not self.learning:
+            return False
+        learned = learned_of(examples, self._share)
+        arrays = self._arrays_of(learned) if self._leaves_frozen(len(learned), last) else None
+        if arrays is None or not stand_in.learn_vectors(*arrays):
+            return False
+        self.examples += len(learned)
+        self.version = last + 1
+        return True
+
+    def _leaves_frozen(self, learned: int, last: int) -> bool:
+        """Whether no copy is to be frozen while so many are learned, up to this offset."""
+        if self.frozen is not None:
+            return True
+        if self._frozen_at is not None:
+            return last + 1 < self._frozen_at
+        return not self.examples < self._baseline <= self.examples + learned
+
+    def _arrays_of(self, examples: Sequence[Example]) -> tuple[Floats, Floats] | None:
+        """Their vectors and outcomes; None where one of them is `unfit`, or of another schema."""
+        expected, width, schema = OUTCOMES[self._task], self._width, self._schema
+        for one in examples:
+            if type(one.outcome) is not expected or len(one.features) != width or one.schema != schema:
+                return None
+        vectors = matrix([one.features for one in examples], width)
+        outcomes: Floats = np.array([one.outcome for one in examples], dtype=np.float64)
+        # Of what is no number it is not true that it is small enough.
+        if vectors is None or not all(np.abs(each).max(initial=0.0) <= LARGEST for each in (vectors, outcomes)):
+            return None
+        return vectors, outcomes
 
     def _freeze_at_version(self) -> None:
         if self._frozen_at is not None and self.frozen is None and self.version >= self._frozen_at:

@@ -68,6 +68,9 @@ class Linear(Protocol):
     def learn(self, vector: Sequence[float], outcome: float) -> None:
         """Take one example; a class is a bool."""
 
+    def learn_all(self, vectors: npt.NDArray[np.float64], outcomes: npt.NDArray[np.float64]) -> None:
+        """Take each row with its outcome, one after the other, to the last bit; a class is 1.0 or 0.0."""
+
     def numbers(self) -> Numbers:
         """What has been learned, as a copy."""
         raise NotImplementedError
@@ -127,6 +130,11 @@ class PythonLinear:
         self._intercept -= recipe.intercept_rate * slope
         rate = recipe.rate
         self._weights = [weight - rate * (z * slope) for z, weight in zip(seen, weights, strict=True)]
+
+    def learn_all(self, vectors: npt.NDArray[np.float64], outcomes: npt.NDArray[np.float64]) -> None:
+        """As `Linear` has it."""
+        for vector, outcome in zip(vectors.tolist(), outcomes.tolist(), strict=True):
+            self.learn(vector, outcome)
 
     def _rescaled(self, vector: Sequence[float], count: int) -> list[float]:
         """Take the vector into means and variances (Welford's method, as River has it); scale it by the new ones."""

@@ -76,63 +76,65 @@ def predict_rows(state: State, vectors: State, said: State) -> None:
             said[row] = 1 / (1 + math.exp(-score))
 
 
-def learn(state: State, outcome: float) -> None:
-    """Take the vector in the array, and its outcome; a class is 1.0 or 0.0."""
+def learn_rows(state: State, vectors: State, outcomes: State) -> None:
+    """Take each row of the vectors with its outcome, one after the other; a class is 1.0 or 0.0."""
     n = (state.size - 12) // 6
-    count = state[0] + 1.0
-    state[0] = count
-    score = 0.0
-    if state[2] != 0.0:
-        half = state[9]  # not as a literal: LLVM makes a root of that, which rounds otherwise than the power
-        for i in range(12, 12 + n):
-            x = state[i]
-            mean = state[i + n]
-            variance = state[i + 2 * n]
-            before = x - mean
-            mean += before / count
-            after = x - mean
-            variance += (before * after - variance) / count
-            state[i + n] = mean
-            state[i + 2 * n] = variance
-            if variance != 0.0:
-                deviation = variance**half
-                state[i + 3 * n] = deviation
-                z = after / deviation
-            else:
-                state[i + 3 * n] = 0.0
-                z = 0.0
-            state[i + 5 * n] = z
-            score += z * state[i + 4 * n]
-    else:
-        for i in range(12, 12 + n):
-            z = state[i]
-            state[i + 5 * n] = z
-            score += z * state[i + 4 * n]
-    score += state[1]
-    if state[3] == 0.0:
-        slope = 2 * (score - outcome)
-    else:
-        sign = 1.0 if outcome != 0.0 else -1.0
-        margin = score * sign
-        if state[3] == 2.0:
-            slope = -sign if margin <= state[4] else 0.0
+    for row in range(vectors.shape[0]):
+        outcome = outcomes[row]
+        count = state[0] + 1.0
+        state[0] = count
+        score = 0.0
+        if state[2] != 0.0:
+            half = state[9]  # not as a literal: LLVM makes a root of that, which rounds otherwise than the power
+            for i in range(12, 12 + n):
+                x = vectors[row, i - 12]
+                mean = state[i + n]
+                variance = state[i + 2 * n]
+                before = x - mean
+                mean += before / count
+                after = x - mean
+                variance += (before * after - variance) / count
+                state[i + n] = mean
+                state[i + 2 * n] = variance
+                if variance != 0.0:
+                    deviation = variance**half
+                    state[i + 3 * n] = deviation
+                    z = after / deviation
+                else:
+                    state[i + 3 * n] = 0.0
+                    z = 0.0
+                state[i + 5 * n] = z
+                score += z * state[i + 4 * n]
         else:
-            weight = state[4] if outcome != 0.0 else state[5]
-            if margin > 18.0:
-                slope = weight * math.exp(-margin) * -sign
-            elif margin < -18.0:
-                slope = weight * -sign
+            for i in range(12, 12 + n):
+                z = vectors[row, i - 12]
+                state[i + 5 * n] = z
+                score += z * state[i + 4 * n]
+        score += state[1]
+        if state[3] == 0.0:
+            slope = 2 * (score - outcome)
+        else:
+            sign = 1.0 if outcome != 0.0 else -1.0
+            margin = score * sign
+            if state[3] == 2.0:
+                slope = -sign if margin <= state[4] else 0.0
             else:
-                slope = weight * -sign / (math.exp(margin) + 1.0)
-    clip = state[8]
-    if slope > clip:
-        slope = clip
-    elif slope < -clip:
-        slope = -clip
-    state[1] -= state[7] * slope
-    rate = state[6]
-    for i in range(12 + 4 * n, 12 + 5 * n):
-        state[i] -= rate * (state[i + n] * slope)
+                weight = state[4] if outcome != 0.0 else state[5]
+                if margin > 18.0:
+                    slope = weight * math.exp(-margin) * -sign
+                elif margin < -18.0:
+                    slope = weight * -sign
+                else:
+                    slope = weight * -sign / (math.exp(margin) + 1.0)
+        clip = state[8]
+        if slope > clip:
+            slope = clip
+        elif slope < -clip:
+            slope = -clip
+        state[1] -= state[7] * slope
+        rate = state[6]
+        for i in range(12 + 4 * n, 12 + 5 * n):
+            state[i] -= rate * (state[i + n] * slope)
 
 
 class CompiledLinear:
@@ -151,8 +153,10 @@ class CompiledLinear:
         rows[1:5] = [
             numbers.means, numbers.variances, [variance**0.5 for variance in numbers.variances], numbers.weights,
         ]  # fmt: skip
+        self._row: Any = np.empty((1, n))  # an example that comes alone
+        self._outcome = np.empty(1)
         self._fill = struct.Struct(f"{n}d").pack_into
-        self._predict, self._predict_rows, self._learn = _kernels()
+        self._predict, self._predict_rows, self._learn_rows = _kernels()
 
     def predict(self, vector: Sequence[float]) -> float:
         """As `Linear` has it."""
@@ -168,8 +172,13 @@ class CompiledLinear:
 
     def learn(self, vector: Sequence[float], outcome: float) -> None:
         """As `Linear` has it."""
-        self._fill(self._state, 8 * _HEAD, *vector)
-        self._learn(self._state, float(outcome))  # a bool takes the dispatch twice the time
+        self._fill(self._row, 0, *vector)
+        self._outcome[0] = outcome
+        self._learn_rows(self._state, self._row, self._outcome)
+
+    def learn_all(self, vectors: npt.NDArray[np.float64], outcomes: npt.NDArray[np.float64]) -> None:
+        """As `Linear` has it."""
+        self._learn_rows(self._state, np.ascontiguousarray(vectors), outcomes)
 
     def numbers(self) -> Numbers:
         """As `Linear` has it."""
@@ -192,7 +201,7 @@ def _kernels() -> tuple[Any, Any, Any]:
         _compiled[:] = [
             compiled.jit(predict, "f8(f8[::1])"),
             compiled.jit(predict_rows, "void(f8[::1], f8[:, ::1], f8[::1])"),
-            compiled.jit(learn, "void(f8[::1], f8)"),
+            compiled.jit(learn_rows, "void(f8[::1], f8[:, ::1], f8[::1])"),
         ]
     return _compiled[0], _compiled[1], _compiled[2]
 
@@ -204,18 +213,25 @@ def prove() -> None:
     for loss in _LOSSES:
         recipe = Recipe(True, loss, 1.0, 1.0, 0.01, 0.01, 1e12)
         ours, python = CompiledLinear(recipe, start), PythonLinear(recipe, start)
-        vectors = []
+        vectors, outcomes = [], []
         for _ in range(_EXAMPLES):
             vector = [chance.gauss(place, 10.0**place) for place in range(_FEATURES)]
-            outcome = vector[0] + vector[1] / 10 + chance.gauss(0, 1)
+            number = vector[0] + vector[1] / 10 + chance.gauss(0, 1)
+            outcome = number if loss == "squared" else float(number > 0)
             said = ours.predict(vector), python.predict(vector)
             for one in (ours, python):
-                one.learn(vector, outcome if loss == "squared" else outcome > 0)
+                one.learn(vector, outcome)
             same = ours.numbers() == python.numbers() and ours.roots() == python.roots()
             if said[0] != said[1] or not same:
                 message = f"compiled, {loss} loss gives other numbers than in Python on this machine"
                 raise compiled.CompiledError(message)
             vectors.append(vector)
+            outcomes.append(outcome)
         if ours.predict_all(np.array(vectors)) != [ours.predict(vector) for vector in vectors]:
             message = f"compiled, {loss} loss says other numbers of many vectors than of each on this machine"
+            raise compiled.CompiledError(message)
+        at_once = CompiledLinear(recipe, start)
+        at_once.learn_all(np.array(vectors), np.array(outcomes))
+        if (at_once.numbers(), at_once.roots()) != (ours.numbers(), ours.roots()):
+            message = f"compiled, {loss} loss learns other numbers from many examples than from each on this machine"
             raise compiled.CompiledError(message)

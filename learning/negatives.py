@@ -4,6 +4,7 @@ The label join asks which are kept, and so does the learner, which also corrects
 same id is kept by every worker, in a replay, a backtest and a rollback.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from learning.records import Example
@@ -33,6 +34,13 @@ def is_learned(example: Example, share: float) -> bool:
     Its id is asked as well as the record. So a log with more of them than are wanted gives the model of the share, too.
     """
     return example.kept and (example.outcome is not False or is_kept(example.id, share))
+
+
+def learned_of(examples: Sequence[Example], share: float) -> list[Example]:
+    """Those of them that a model of this share learns."""
+    if share >= 1.0:
+        return [example for example in examples if example.kept]
+    return [example for example in examples if is_learned(example, share)]
 
 
 def corrected(probability: float, share: float) -> float:

@@ -100,8 +100,13 @@ def worker(found: Sequence[Stored]) -> Loop:
     return loop
 
 
-def taught(log: Log, at_start: Sequence[Stored], later: Sequence[Stored], expected: Sequence[Any]) -> Learner:
-    """A worker that started from the first snapshots and found the others later; held to what is expected."""
+def taught(
+    log: Log, at_start: Sequence[Stored], later: Sequence[Stored], expected: Sequence[Any], at_once: int = 1
+) -> Learner:
+    """A worker that started from the first snapshots and found the others later; held to what is expected.
+
+    Lessons have so many records.
+    """
 
     async def read_again(_config: Any, _topic: str, start: int, stop: int) -> AsyncGenerator[list[Any], None]:
         yield [record(offset, entry) for offset, entry in log if start <= offset < stop]
@@ -111,10 +116,13 @@ def taught(log: Log, at_start: Sequence[Stored], later: Sequence[Stored], expect
         assert loop.snapshots is not None
         begin = await loop.snapshots.restore()
         loop.snapshots._store = cast("Any", Store(later))
-        for (offset, entry), answer in zip(log, expected, strict=True):
-            if offset >= begin:
-                await learn.learn(loop, Lesson([record(offset, entry)], offset + 1, offset + 1))
-                assert (loop.learner.version, asked(loop.learner)) == (offset + 1, answer)
+        news = [(*entry, answer) for entry, answer in zip(log, expected, strict=True) if entry[0] >= begin]
+        for first in range(0, len(news), at_once):
+            lesson = news[first : first + at_once]
+            last, _, answer = lesson[-1]
+            records = [record(offset, entry) for offset, entry, _ in lesson]
+            await learn.learn(loop, Lesson(records, last + 1, last + 1))
+            assert (loop.learner.version, asked(loop.learner)) == (last + 1, answer)
         return loop.learner
 
     with patch.object(learn, "read_again", read_again):
@@ -138,6 +146,7 @@ def test_workers_are_the_fold_by_the_book_wherever_they_start(log: Log, data: st
         taught(log, [], later, expected),
         taught(log, start, later[:1], expected),
         taught(log, start, [], expected),
+        taught(log, [], later, expected, data.draw(st.integers(2, 9), "records of a lesson")),
     ]
     for one in workers:
         assert state_of(one) == state_of(whole)

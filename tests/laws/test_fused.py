@@ -335,3 +335,35 @@ def test_many_predictions_at_once_are_those_one_by_one(name: str, extreme: bool,
         expected = [bits(ours.predict_vector(vector)) for vector in vectors]
         assert [bits(number) for number in ours.predict_vectors(np.array(vectors))] == expected
     assert ours.predict_vectors(np.empty((0, len(WIDE)))) == []
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("extreme", [False, True], ids=["ordinary", "extreme"])
+def test_many_examples_at_once_are_learned_as_one_by_one(name: str, extreme: bool, loops: str) -> None:
+    steps = list(wide("number" if name in REGRESSORS else "class", 300))
+    if extreme:
+        chance = random.Random(name)
+        for vector, _ in steps:
+            vector[chance.randrange(len(vector))] = chance.choice([0.0, -0.0, 1e120, -1e120, 5e-324])
+    ours, at_once = fused(MODELS[name](), WIDE), fused(MODELS[name](), WIDE)
+    assert ours is not None
+    assert at_once is not None
+    for vector, outcome in steps:
+        ours.learn_vector(vector, outcome)
+    vectors, outcomes = (np.array(column, dtype=np.float64) for column in zip(*steps, strict=True))
+    for first, last in itertools.pairwise((0, 1, 1, 40, 300)):
+        assert at_once.learn_vectors(vectors[first:last], outcomes[first:last])
+        moved(at_once, WIDE, "river" if first == 1 else "")
+    assert state(at_once.to_river()) == state(ours.to_river())
+
+
+def test_examples_that_river_must_learn_itself_are_not_learned_at_once(loops: str) -> None:
+    ours = fused(MODELS["linear"](), "ab")
+    assert ours is not None
+    before = state(ours.to_river())
+    assert not ours.learn_vectors(np.ones((2, 3)), np.ones(2))
+    assert state(ours.to_river()) == before
+    ours.to_river().steps["StandardScaler"].vars["a"] = -1.0
+    changed = state(ours.model)
+    assert not ours.learn_vectors(np.ones((2, 2)), np.ones(2))
+    assert state(ours.to_river()) == changed

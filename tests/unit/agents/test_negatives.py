@@ -43,11 +43,7 @@ def worker(pipeline: Any) -> Loop:
 
 
 def learned(loop: Loop, log: list[Example]) -> None:
-    async def scenario() -> None:
-        for offset, entry in enumerate(log):
-            await learn.step(loop, record_of(offset, entry))
-
-    asyncio.run(scenario())
+    asyncio.run(learn.step(loop, [record_of(offset, entry) for offset, entry in enumerate(log)]))
 
 
 def test_what_is_left_out_is_counted_apart_and_is_no_error(caplog: pytest.LogCaptureFixture) -> None:

@@ -56,7 +56,7 @@ class Worker:
 
     def learn(self, example: bytes) -> None:
         """Apply an example at offset 0."""
-        asyncio.run(learn.step(self.loop, record(pipeline.training_log_topic, example)))
+        asyncio.run(learn.step(self.loop, [record(pipeline.training_log_topic, example)]))
 
     def finished(self) -> list[ReadableSpan]:
         """The spans so far, in the order in which they ended."""

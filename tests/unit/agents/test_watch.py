@@ -1,6 +1,7 @@
 """The watch and the learner of one worker: what one has decoded the other takes, and decodes what it does not find."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def test_what_is_no_record_is_refused_where_the_learner_has_seen_it_too() -> Non
     records = [record_of(offset, entry) for offset, entry in enumerate(examples(pipeline, 1, 2))]
     records[1].value = NO_RECORD
     for record in records:
-        asyncio.run(learn.step(loop, record))
+        asyncio.run(learn.step(loop, [record]))
     first, second = watch.step(loop, unit, records)[:2]
     assert (first, second.reason if second else None) == (None, "malformed")
 
@@ -64,11 +65,10 @@ def test_a_record_that_the_model_did_not_learn_is_refused_when_it_is_heard(monke
     log = examples(pipeline, 1, 2)
     loop, unit = both(pipeline)
 
-    def refuses(*_: Any) -> None:
-        message = "no"
-        raise ModelError(message)
+    def refuses(offsets: Sequence[int], _: Any) -> dict[int, ModelError]:
+        return {offset: ModelError("no") for offset in offsets}
 
-    monkeypatch.setattr(loop.learner, "apply", refuses)
+    monkeypatch.setattr(loop.learner, "apply_all", refuses)
     learned(loop, log[:1])
     (refused,) = watch.step(loop, unit, [record_of(0, log[0])])
     assert refused is not None

@@ -71,9 +71,9 @@ def test_choice_is_said(loops: str) -> None:
 
 
 def test_linear_loops_that_come_out_otherwise_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def with_root(state: Any, outcome: float) -> None:
+    def with_root(state: Any, vectors: Any, outcomes: Any) -> None:
         """As LLVM makes it of a literal exponent: off by a bit, now and then."""
-        linear_compiled.learn(state, outcome)
+        linear_compiled.learn_rows(state, vectors, outcomes)
         rows = state[linear_compiled._HEAD :].reshape(linear_compiled._ROWS, -1)
         rows[3] = np.sqrt(rows[2])
 
@@ -81,7 +81,10 @@ def test_linear_loops_that_come_out_otherwise_are_refused(monkeypatch: pytest.Mo
         linear_compiled.predict_rows(state, vectors, said)
         said[7] *= 1 + 2.0**-52
 
-    one, rows, learn = linear_compiled.predict, linear_compiled.predict_rows, linear_compiled.learn
+    def in_another_order(state: Any, vectors: Any, outcomes: Any) -> None:
+        linear_compiled.learn_rows(state, vectors[::-1], outcomes[::-1])
+
+    one, rows, learn = linear_compiled.predict, linear_compiled.predict_rows, linear_compiled.learn_rows
     monkeypatch.setattr(linear_compiled, "_compiled", [one, rows, learn])
     linear_compiled.prove()
     monkeypatch.setattr(linear_compiled, "_compiled", [one, rows, with_root])
@@ -89,6 +92,9 @@ def test_linear_loops_that_come_out_otherwise_are_refused(monkeypatch: pytest.Mo
         linear_compiled.prove()
     monkeypatch.setattr(linear_compiled, "_compiled", [one, of_rows_off_by_a_bit, learn])
     with pytest.raises(CompiledError, match="says other numbers of many vectors"):
+        linear_compiled.prove()
+    monkeypatch.setattr(linear_compiled, "_compiled", [one, rows, in_another_order])
+    with pytest.raises(CompiledError, match="learns other numbers from many examples"):
         linear_compiled.prove()
 
 

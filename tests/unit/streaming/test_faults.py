@@ -231,8 +231,7 @@ def test_a_new_model_error_is_a_dead_letter_however_many_there_were() -> None:
         return SimpleNamespace(offset=offset, timestamp=0, value=encode(example))
 
     async def replayed() -> None:
-        for offset in range(1_001):
-            await learn.step(loop, record(offset))
+        await learn.step(loop, [record(offset) for offset in range(1_001)])
 
     asyncio.run(replayed())
     monitors: Any = StatePartition("m", load=cast("Any", None), dump=cast("Any", None))
