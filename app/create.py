@@ -20,6 +20,7 @@ from tables import monitors, pending, profiles
 
 SERVING = (score, label)
 WATCHING = (watch, survey)
+LOG_SAVED_EVERY = 4  # the monitors are written whole each time, and who recovers them reads what came since again
 
 
 def create_app(
@@ -43,7 +44,8 @@ def create_app(
         app.engine.groups.append(Group("events", (pipeline.events.topic, pipeline.labels.topic), tables))
     if config.watches:
         log_tables = (monitors.create(app, pipeline),)
-        app.engine.groups.append(Group("log", (pipeline.training_log_topic, pipeline.summaries_topic), log_tables))
+        topics = (pipeline.training_log_topic, pipeline.summaries_topic)
+        app.engine.groups.append(Group("log", topics, log_tables, saved_every=LOG_SAVED_EVERY))
     for group in app.engine.groups:
         for table in group.tables:
             app.tables.add(table)

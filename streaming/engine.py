@@ -37,11 +37,20 @@ YOUNG = 10_000
 
 
 class Group(msgspec.Struct, frozen=True):
-    """A co-partitioned group of source topics and the tables that belong to it."""
+    """A co-partitioned group of source topics and the tables that belong to it.
+
+    Attributes:
+        name: what its units are called.
+        topics: the sources.
+        tables: the state.
+        saved_every: checkpoint intervals from one checkpoint of its units to the next while they have nothing to say;
+            what they emit waits for no more than one.
+    """
 
     name: str
     topics: tuple[str, ...]
     tables: tuple[StateTable[Any], ...]
+    saved_every: int = 1
 
 
 class Owned(msgspec.Struct):
@@ -261,7 +270,8 @@ class Engine:
                 self.on_open(unit)
             owned = Owned(unit, writer, asyncio.Lock())
             self._owned[group.name, partition] = owned
-            owned.task = asyncio.create_task(self._checkpoint_forever(owned, place / len(wanted)))
+            saving = self._checkpoint_forever(owned, place / len(wanted), group.saved_every)
+            owned.task = asyncio.create_task(saving)
 
     async def close(self, *, save: bool = True) -> None:
         """Close all units: refuse records first, then the last checkpoint, then stop the producers.
@@ -389,18 +399,23 @@ class Engine:
             self._ending = asyncio.create_task(self._fatal(exc))
             raise
 
-    async def _checkpoint_forever(self, owned: Owned, phase: float) -> None:
+    async def _checkpoint_forever(self, owned: Owned, phase: float, every: int = 1) -> None:
         """Checkpoints of one unit; `phase`, in [0, 1), is what of an interval the first comes sooner.
+
+        Without outputs it is saved each so many intervals.
 
         The units take turns, since as many transactions at once take longer, all of them.
         """
-        due = time.monotonic() - self.config.checkpoint_interval * phase
+        interval, waited = self.config.checkpoint_interval, 0
+        due = time.monotonic() - interval * phase
         while owned.unit.open:
             # What a checkpoint takes is part of the interval, or who reads predictions would wait for it twice. But
             # one that takes as long as that leaves time for work.
-            due = max(due + self.config.checkpoint_interval, time.monotonic() + self.config.checkpoint_interval / 2)
+            due = max(due + interval, time.monotonic() + interval / 2)
             await asyncio.sleep(due - time.monotonic())
-            if owned.unit.open:
+            waited += 1
+            if owned.unit.open and (waited >= every or owned.unit.has_outputs):
+                waited = 0
                 await self._guard(self._checkpoint(owned))
 
     async def _checkpoint(self, owned: Owned) -> None:

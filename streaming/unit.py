@@ -149,6 +149,11 @@ class Unit:
             outputs = self._outputs[TopicPartition(topic, partition)] = []
         outputs.append(Output(key, value, headers))
 
+    @property
+    def has_outputs(self) -> bool:
+        """Whether something waits for the next checkpoint to be published."""
+        return bool(self._outputs)
+
     def emit_now(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
         """Buffer a record that is published outside the transaction, at the next turn at the latest."""
         self._immediate.append((TopicPartition(topic, partition), Output(key, value)))
