@@ -40,7 +40,7 @@ def register(loop: Loop) -> None:
 
 async def learn(loop: Loop, lesson: Lesson) -> None:
     """All records of a lesson, in order; then say how far the model has come."""
-    records, pace, done = lesson.records, loop.pace, 0
+    records, pace, done = lesson.records, loop.paces[step], 0
     started = now = time.perf_counter()
     while done < len(records):
         part, begun = records[done : done + pace.at_once], now
@@ -122,15 +122,16 @@ def _learn_examples(loop: Loop, offsets: list[int], examples: list[Example], sta
     if learned + len(errors) < len(examples):
         _tell_of_left_out(loop, offsets, examples)
     # A worker that starts reads again what it told of when it was new.
-    if loop.tracer is not None and loop.engine.ready:
-        for offset, example in zip(offsets, examples, strict=True):
-            if offset not in errors:
-                learns = learner.learning and learner.learns(example)
-                loop.tracer.learned(offset, example, started_ns, learning=learns)
-    if loop.on_example is not None:
-        for offset, example in zip(offsets, examples, strict=True):
-            if offset not in errors:
-                loop.on_example(example)
+    tracer = loop.tracer if loop.tracer is not None and loop.engine.ready else None
+    if tracer is None and loop.on_example is None:
+        return
+    for offset, example in zip(offsets, examples, strict=True):
+        if offset in errors:
+            continue
+        if tracer is not None:
+            tracer.learned(offset, example, started_ns, learning=learner.learning and learner.learns(example))
+        if loop.on_example is not None:
+            loop.on_example(example)
 
 
 def _tell_of_left_out(loop: Loop, offsets: list[int], examples: list[Example]) -> None:

@@ -79,7 +79,7 @@ class Loop:
         on_example: called with each example of the training log.
         missing_negatives: whether it has been said that the training log lacks some which this pipeline would learn.
         count_event: adds one to `events_total`; likewise `count_prediction`.
-        pace: how many records of the log are learned at once.
+        paces: how many records each step of many gets, which is its own: a summary takes long.
         rows: makes rows of the log's examples, for whoever watches it.
         model_errors: tracebacks of examples the model raised on, by offset, for the owner of the log to report.
     """
@@ -106,10 +106,9 @@ class Loop:
         self.count_event = metrics.counter("events_total")
         self.count_prediction = metrics.counter("predictions_total")
         metrics.count("training_examples_total", 0.0)  # which is there from the beginning, as the others are
-        self.pace = Pace()
         self._count_label = {kind: metrics.counter("labels_total", outcome=kind) for kind in get_args(Kind)}
         self._observe_delay = metrics.histogram("label_delay_seconds")
-        self._paces: defaultdict[StepOfMany, Pace] = defaultdict(Pace)  # of each its own: a summary takes long
+        self.paces: defaultdict[Callable[..., Any], Pace] = defaultdict(Pace)
         self._judged: deque[bool] = deque(maxlen=JUDGED)
 
     def tell_model(self) -> None:
@@ -211,7 +210,7 @@ class Loop:
 
     async def each_of_many(self, chunk: Chunk, step: StepOfMany) -> None:
         """Like `each`, for a step that does many records at once and says of each whether it is refused, and why."""
-        pace = self._paces[step]
+        pace = self.paces[step]
 
         def turn(unit: Unit, records: Records, done: int) -> int:
             started = now = time.perf_counter()

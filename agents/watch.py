@@ -15,7 +15,8 @@ from learning.intake import Invalid
 from learning.learn import ModelError
 from learning.records import Control, DriftEvent, Example, Value, decode_log, encode
 from learning.reports import Alarm
-from learning.scored import Floats, Heard, Scored
+from learning.scored import Heard, Scored
+from learning.vectors import Floats
 from learning.watch import frozen_points
 from streaming.unit import Chunk, Unit
 from tables import monitors

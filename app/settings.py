@@ -57,7 +57,12 @@ class Settings(BaseSettings):
         "transactional",
         description="`transactional`: visible at the checkpoint. `immediate`: at once, may repeat.",
     )
-    checkpoint_interval: float = Field(0.5, gt=0, le=60, description="Seconds between checkpoints of a unit.")
+    checkpoint_interval: float = Field(
+        0.5,
+        gt=0,
+        le=60,
+        description="Seconds between checkpoints of a unit; the log's has one in four while it has nothing to publish.",
+    )
     chunk: int = Field(500, ge=1, le=100_000, description="Most records of one partition handed to an agent at once.")
     partitions: int = Field(
         4, ge=1, le=10_000, description="Partitions of the topics that `headwater topics create` creates."

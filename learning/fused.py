@@ -17,14 +17,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 from river import base, compose, linear_model, optim, preprocessing
 from river.utils import VectorDict
 
 from features import compiled
 from learning.linear import Linear, Loss, Numbers, PythonLinear, Recipe
 from learning.linear_compiled import CompiledLinear
+from learning.vectors import Floats
 
 # What the River objects are made of; one with anything else is of another version, or somebody has changed it.
 _SCALER = {"with_std", "window_size", "counts", "means", "vars"}
@@ -61,7 +60,7 @@ class _Fused(base.Estimator):
             return self._of_river(self._dict(vector))
         return linear.predict(vector)
 
-    def predict_vectors(self, vectors: npt.NDArray[np.float64]) -> list[float]:
+    def predict_vectors(self, vectors: Floats) -> list[float]:
         """The same for each row, which has a number for each of the expected names; to the last bit."""
         linear = self._linear or self._ready()
         if linear is None or not self._names or vectors.shape[1] != len(self._names):
@@ -77,7 +76,7 @@ class _Fused(base.Estimator):
         linear.learn(vector, outcome)
         self._learned += 1
 
-    def learn_vectors(self, vectors: npt.NDArray[np.float64], outcomes: npt.NDArray[np.float64]) -> bool:
+    def learn_vectors(self, vectors: Floats, outcomes: Floats) -> bool:
         """Take many examples, one after the other, to the last bit; False, and none is taken, where River must do it.
 
         Args:

@@ -10,19 +10,17 @@ from math import hypot, isfinite, nan
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from learning.fused import FusedModel, fused
 from learning.negatives import corrected, is_learned, learned_of
 from learning.records import Control, Example, LogRecord, Value
-from learning.vectors import matrix
+from learning.vectors import Floats, matrix
 from pipelines.models import last_step, learning_rate_of
 
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
 
 Predictor = Callable[[Any, dict[str, float]], Value]
-Floats = npt.NDArray[np.float64]
 
 
 class ModelError(Exception):
@@ -186,7 +184,7 @@ class Learner:
         still = self._still_of(model)
         return self._of_all(_checked(self._ask(model, vector) if still is None else self._ask_fused(still, vector)))
 
-    def predict_all_with(self, model: Any, vectors: npt.NDArray[np.float64]) -> list[Value | ModelError]:
+    def predict_all_with(self, model: Any, vectors: Floats) -> list[Value | ModelError]:
         """The same about many vectors, to the last bit, with the error in its place where one would be raised.
 
         Args:

@@ -9,7 +9,8 @@ from math import exp
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
+
+from learning.vectors import Floats
 
 Loss = Literal["log", "hinge", "squared"]
 
@@ -61,14 +62,14 @@ class Linear(Protocol):
         """The probability of True where the loss is one of classification, else the number."""
         raise NotImplementedError
 
-    def predict_all(self, vectors: npt.NDArray[np.float64]) -> list[float]:
+    def predict_all(self, vectors: Floats) -> list[float]:
         """The same for each row, to the last bit."""
         raise NotImplementedError
 
     def learn(self, vector: Sequence[float], outcome: float) -> None:
         """Take one example; a class is a bool."""
 
-    def learn_all(self, vectors: npt.NDArray[np.float64], outcomes: npt.NDArray[np.float64]) -> None:
+    def learn_all(self, vectors: Floats, outcomes: Floats) -> None:
         """Take each row with its outcome, one after the other, to the last bit; a class is 1.0 or 0.0."""
 
     def numbers(self) -> Numbers:
@@ -92,7 +93,7 @@ class PythonLinear:
         score = self._score(vector) + self._intercept
         return sigmoid(score) if self._is_class else score
 
-    def predict_all(self, vectors: npt.NDArray[np.float64]) -> list[float]:
+    def predict_all(self, vectors: Floats) -> list[float]:
         """As `Linear` has it: added up feature by feature for all rows, so that each has its order."""
         scores = np.zeros(len(vectors))
         with np.errstate(all="ignore"):  # as Python's floats are: infinity, and what is no number, are for who asks
@@ -131,7 +132,7 @@ class PythonLinear:
         rate = recipe.rate
         self._weights = [weight - rate * (z * slope) for z, weight in zip(seen, weights, strict=True)]
 
-    def learn_all(self, vectors: npt.NDArray[np.float64], outcomes: npt.NDArray[np.float64]) -> None:
+    def learn_all(self, vectors: Floats, outcomes: Floats) -> None:
         """As `Linear` has it."""
         for vector, outcome in zip(vectors.tolist(), outcomes.tolist(), strict=True):
             self.learn(vector, outcome)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from features import compiled
 from learning.linear import Loss, Numbers, PythonLinear, Recipe
+from learning.vectors import Floats
 
 _HEAD = 12
 _ROWS = 6
@@ -164,9 +165,9 @@ class CompiledLinear:
         value: float = self._predict(self._state)
         return value
 
-    def predict_all(self, vectors: npt.NDArray[np.float64]) -> list[float]:
+    def predict_all(self, vectors: Floats) -> list[float]:
         """As `Linear` has it."""
-        said: npt.NDArray[np.float64] = np.empty(len(vectors))
+        said: Floats = np.empty(len(vectors))
         self._predict_rows(self._state, np.ascontiguousarray(vectors), said)
         return said.tolist()  # type: ignore[no-any-return]
 
@@ -176,7 +177,7 @@ class CompiledLinear:
         self._outcome[0] = outcome
         self._learn_rows(self._state, self._row, self._outcome)
 
-    def learn_all(self, vectors: npt.NDArray[np.float64], outcomes: npt.NDArray[np.float64]) -> None:
+    def learn_all(self, vectors: Floats, outcomes: Floats) -> None:
         """As `Linear` has it."""
         self._learn_rows(self._state, np.ascontiguousarray(vectors), outcomes)
 

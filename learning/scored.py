@@ -17,12 +17,12 @@ from learning.learn import LARGEST, OUTCOMES
 from learning.negatives import is_learned
 from learning.quality import log_losses, marks_of
 from learning.records import Example, LogRecord
+from learning.vectors import Floats
 
 if TYPE_CHECKING:
     from pipelines.definition import Pipeline
 
 Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 Heard = bytes | LogRecord

@@ -21,8 +21,9 @@ from msgspec.structs import replace
 
 from learning.records import Prediction, Value
 from learning.reports import Sketch, Summary
-from learning.scored import Floats, Ints
+from learning.scored import Ints
 from learning.sketch import categories_of, copy_of, indicator, numbers_of, sketches_of_parts
+from learning.vectors import Floats
 from pipelines.streams import annotations_of, kinds_of
 
 if TYPE_CHECKING:

@@ -10,13 +10,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+Floats = npt.NDArray[np.float64]
+
 _FLOAT = np.dtype([("mark", "u1"), ("number", ">f8")])
 _MARK = 0xCB
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def matrix(vectors: Iterable[list[float]], width: int) -> npt.NDArray[np.float64] | None:
+def matrix(vectors: Iterable[list[float]], width: int) -> Floats | None:
     """The vectors as rows, of shape (vectors, width), which is not 0; None where not all of their numbers are floats.
 
     Whoever calls sees to it that there are so many in each.

@@ -19,7 +19,8 @@ from learning.baselines import BASELINES, Baselines
 from learning.delays import Delays, exact_quantiles
 from learning.quality import COARSE, Curve, Point, Points, Report, Tally, are_wrong, measured, point_of
 from learning.records import DriftEvent, LogRecord, Outcome, Value
-from learning.scored import Bools, Floats, Ints, Rows, Scored
+from learning.scored import Bools, Ints, Rows, Scored
+from learning.vectors import Floats
 from learning.windows import Cohorts, SpanTally
 
 if TYPE_CHECKING:

@@ -230,10 +230,7 @@ def test_a_new_model_error_is_a_dead_letter_however_many_there_were() -> None:
         example = Example(f"i{offset}", "k", 0, 1, 0.5, 0, vector, "of another schema", True, "label")
         return SimpleNamespace(offset=offset, timestamp=0, value=encode(example))
 
-    async def replayed() -> None:
-        await learn.step(loop, [record(offset) for offset in range(1_001)])
-
-    asyncio.run(replayed())
+    asyncio.run(learn.step(loop, [record(offset) for offset in range(1_001)]))
     monitors: Any = StatePartition("m", load=cast("Any", None), dump=cast("Any", None))
     unit = Unit("log", 0, {"monitors": monitors}, {TopicPartition("log", 0): 1_000})
     (refused,) = watch.step(loop, unit, [record(1_000)])
